@@ -9,22 +9,12 @@ they are pinned that is the same node.  Memory that exists already stays where i
 empty (mm/oom_kill.c, CONSTRAINT_MEMORY_POLICY); under MPOL_PREFERRED the rest comes from there, slower.
 """
 
-import ctypes
-import errno
 import logging
 import os
-import platform
+
+from ovray.devices.mempolicy import prefer_node
 
 _log = logging.getLogger(__name__)
-
-#: From linux/mempolicy.h.
-MPOL_PREFERRED = 1
-
-#: Of set_mempolicy, where libnuma is not installed.
-SYSCALL_NUMBERS = {"x86_64": 238, "aarch64": 237}
-
-#: The kernel's own limit (CONFIG_NODES_SHIFT=10) is 1,024 nodes.
-MAX_NODES = 1024
 
 FIRST_TOUCH = "first-touch"
 
@@ -38,31 +28,8 @@ def bind_memory(numa_node: int) -> str:
     Returns:
         The policy it got: ``"preferred:<node>"``, or ``"first-touch"`` for the kernel's default.
     """
-    if not 0 <= numa_node < MAX_NODES:
-        return FIRST_TOUCH
-    error = _set_mempolicy(MPOL_PREFERRED, _node_mask(numa_node))
+    error = prefer_node(numa_node)
     if error:
         _log.info("set_mempolicy for NUMA node %d: %s; memory by first touch", numa_node, os.strerror(error))
         return FIRST_TOUCH
     return f"preferred:{numa_node}"
-
-
-def _node_mask(numa_node: int) -> "ctypes.Array[ctypes.c_ulong]":
-    word_bits = 8 * ctypes.sizeof(ctypes.c_ulong)
-    mask = (ctypes.c_ulong * (MAX_NODES // word_bits))()
-    mask[numa_node // word_bits] = 1 << (numa_node % word_bits)
-    return mask
-
-
-def _set_mempolicy(mode: int, mask: "ctypes.Array[ctypes.c_ulong]") -> int:
-    """Call the kernel through libnuma, else directly; return 0 or the error number."""
-    # The kernel reads one bit less than it is told (mm/mempolicy.c, get_nodes), hence the + 1.
-    arguments = (ctypes.c_int(mode), mask, ctypes.c_ulong(MAX_NODES + 1))
-    try:
-        result = ctypes.CDLL("libnuma.so.1", use_errno=True).set_mempolicy(*arguments)
-    except (OSError, AttributeError):
-        number = SYSCALL_NUMBERS.get(platform.machine())
-        if number is None:
-            return errno.ENOSYS
-        result = ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(number), *arguments)
-    return ctypes.get_errno() if result != 0 else 0
