@@ -45,6 +45,21 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbePassed:
+    """A replica that was put aside infers again."""
+
+    replica: ReplicaId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeRefused:
+    """A replica that was put aside still fails."""
+
+    replica: ReplicaId
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gone:
     """The process of a replica is gone, or cannot be reached any more."""
 
@@ -52,4 +67,4 @@ class Gone:
     reason: str
 
 
-Message = Started | StartFailed | Answered | Refused | Gone
+Message = Started | StartFailed | Answered | Refused | ProbePassed | ProbeRefused | Gone

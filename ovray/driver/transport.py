@@ -14,8 +14,17 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ovray.core.ids import DispatchId, ReplicaId
 from ovray.devices.records import ReplicaSpec
-from ovray.driver.messages import Answered, Gone, Message, Refused, Started, StartFailed
-from ovray.errors import ReplicaError
+from ovray.driver.messages import (
+    Answered,
+    Gone,
+    Message,
+    ProbePassed,
+    ProbeRefused,
+    Refused,
+    Started,
+    StartFailed,
+)
+from ovray.errors import ReplicaError, ReplicaLostError
 from ovray.replica.actor import ReplicaActor, Work, Workload
 
 Inbox = queue.SimpleQueue[Message]
@@ -31,6 +40,14 @@ class Transport(Protocol):
 
     def send(self, replica: ReplicaId, dispatch: DispatchId, job: int, piece: Any) -> None:
         """Sends one piece: ``Answered``, ``Refused`` or ``Gone``."""
+        ...
+
+    def cancel(self, replica: ReplicaId, dispatch: DispatchId) -> None:
+        """Says that nobody needs a piece any more.  It still answers, somehow."""
+        ...
+
+    def probe(self, replica: ReplicaId) -> None:
+        """Asks for one inference: ``ProbePassed``, ``ProbeRefused`` or ``Gone``."""
         ...
 
     def stop(self, replica: ReplicaId) -> None:
@@ -87,12 +104,29 @@ class RayTransport:
             error = _error_of(answer)
             if error is None:
                 self._inbox.put(Answered(replica=replica, dispatch=dispatch, result=answer.result()))
-            elif isinstance(error, _ProcessGone):
+            elif isinstance(error, ReplicaLostError):
                 self._inbox.put(Gone(replica=replica, reason=str(error)))
             else:
                 self._inbox.put(Refused(replica=replica, dispatch=dispatch, error=error))
 
-        self._watch(self._actors[replica].run.remote(job, [self._work], piece), on_answer)
+        self._watch(self._actors[replica].run.remote(dispatch, job, [self._work], piece), on_answer)
+
+    def cancel(self, replica: ReplicaId, dispatch: DispatchId) -> None:
+        actor = self._actors.get(replica)
+        if actor is not None:
+            self._watch(actor.cancel.remote(dispatch), lambda _: None)
+
+    def probe(self, replica: ReplicaId) -> None:
+        def on_answer(answer: Future[Any]) -> None:
+            error = _error_of(answer)
+            if error is None:
+                self._inbox.put(ProbePassed(replica=replica))
+            elif isinstance(error, ReplicaLostError):
+                self._inbox.put(Gone(replica=replica, reason=str(error)))
+            else:
+                self._inbox.put(ProbeRefused(replica=replica, error=error))
+
+        self._watch(self._actors[replica].probe.remote(), on_answer)
 
     def stop(self, replica: ReplicaId) -> None:
         actor = self._actors.pop(replica, None)
@@ -110,22 +144,21 @@ class RayTransport:
         answer.add_done_callback(finish)
 
 
-class _ProcessGone(ReplicaError):
-    """Ray says that the actor is dead or out of reach."""
-
-
 def _error_of(answer: Future[Any]) -> Exception | None:
-    """Returns what went wrong, as the replica raised it; ``None`` if nothing did."""
+    """Returns what went wrong, as the replica raised it; ``None`` if nothing did.
+
+    ``ReplicaLostError`` stands for all that Ray says when the process is gone or out of reach.
+    """
     error = answer.exception()
     if error is None:
         return None
     if isinstance(error, RayActorError):
-        return _ProcessGone(_first_line(error))
+        return ReplicaLostError(_first_line(error))
     if isinstance(error, RayTaskError):
         cause = error.cause
         return cause if isinstance(cause, Exception) else ReplicaError(_first_line(error))
     if isinstance(error, RayError):
-        return _ProcessGone(_first_line(error))
+        return ReplicaLostError(_first_line(error))
     return ReplicaError(f"{type(error).__name__}: {error}")
 
 

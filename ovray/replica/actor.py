@@ -7,6 +7,7 @@ The order in ``start`` is a promise: lease, pin, memory policy, and only then Op
 import os
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ import ray
 from ovray.devices.leases import CoreLeases, Lease
 from ovray.devices.records import CoreSharing, ReplicaSpec
 from ovray.errors import ReplicaError
-from ovray.replica.engine import Engine, EngineInfo
+from ovray.replica.engine import Engine, EngineInfo, Tensors
 from ovray.replica.memory import bind_memory
 from ovray.replica.model import PackedModel, describe, unpack
 from ovray.replica.openvino_engine import OpenVINOEngine
@@ -49,8 +50,11 @@ class ReplicaReport:
 class Runner(Protocol):
     """Runs one kind of work on an engine, piece by piece, from up to ``WORK_THREADS`` threads."""
 
-    def run(self, piece: Any) -> Any:
-        """Runs one piece and returns what the driver is to know of it; both travel through Ray."""
+    def run(self, piece: Any, cancelled: threading.Event) -> Any:
+        """Runs one piece and returns what the driver is to know of it; both travel through Ray.
+
+        Ends soon, with any error, once ``cancelled`` is set.
+        """
         ...
 
 
@@ -80,6 +84,8 @@ class Replica:
         self._engine: Engine | None = None
         self._runners: dict[int, Runner] = {}
         self._opening = threading.Lock()
+        #: Of the pieces that run now, by dispatch.
+        self._cancelled: dict[int, threading.Event] = {}
 
     @ray.method(concurrency_group="control")
     def start(self, workload: Workload, properties: Mapping[str, str]) -> ReplicaReport:
@@ -102,22 +108,49 @@ class Replica:
         )
 
     @ray.method(concurrency_group="work")
-    def run(self, job: int, work: "list[ray.ObjectRef[Work]]", piece: Any) -> Any:
+    def run(self, dispatch: int, job: int, work: "list[ray.ObjectRef[Work]]", piece: Any) -> Any:
         """Runs one piece of a job.
 
         Args:
+            dispatch: by which ``cancel`` knows it.
             job: number of the job.
             work: where its ``Work`` is; in a list, so that Ray fetches it once and not at every call.
             piece: what ``Runner.run`` of that work takes.
         """
-        return self._runner(job, work[0]).run(piece)
+        cancelled = self._cancelled.setdefault(dispatch, threading.Event())
+        try:
+            return self._runner(job, work[0]).run(piece, cancelled)
+        finally:
+            del self._cancelled[dispatch]
+
+    @ray.method(concurrency_group="control")
+    def cancel(self, dispatch: int) -> None:
+        """Ends a piece that nobody needs any more, if it is running here."""
+        cancelled = self._cancelled.get(dispatch)
+        if cancelled is not None:
+            cancelled.set()
+
+    @ray.method(concurrency_group="control")
+    def probe(self) -> None:
+        """Runs one inference on what the slot happens to hold, to see whether the device works again."""
+        answered: Future[None] = Future()
+
+        def answer(_: Tensors | None, failure: Exception | None) -> None:
+            answered.set_exception(failure) if failure else answered.set_result(None)
+
+        engine = self._started_engine()
+        engine.start(engine.acquire(), 1, answer)
+        answered.result()
+
+    def _started_engine(self) -> Engine:
+        if self._engine is None:
+            raise ReplicaError(f"replica {self._spec.id} was given work before it was started")
+        return self._engine
 
     def _runner(self, job: int, work: "ray.ObjectRef[Work]") -> Runner:
         with self._opening:
-            if self._engine is None:
-                raise ReplicaError(f"replica {self._spec.id} was given work before it was started")
             if job not in self._runners:
-                self._runners[job] = ray.get(work).open(self._engine)
+                self._runners[job] = ray.get(work).open(self._started_engine())
             return self._runners[job]
 
     def _take_cores(self) -> str | None:

@@ -5,10 +5,12 @@ other infers; the engine's slots are shared between them.
 """
 
 import queue
+import threading
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from ovray.errors import ReplicaError
 from ovray.replica.engine import Engine, Slot, Tensors
 from ovray.scoring.columns import Binding
 from ovray.scoring.outputs import OutputColumn, output_schema
@@ -74,8 +76,8 @@ class ChunkScorer:
         #: Idle readers; each remembers the file and place where it stopped.
         self._readers: queue.SimpleQueue[RowReader] = queue.SimpleQueue()
 
-    def run(self, chunk: Chunk) -> ChunkReport:
-        """Scores a chunk and commits its part.
+    def run(self, chunk: Chunk, cancelled: threading.Event) -> ChunkReport:
+        """Scores a chunk and commits its part, unless it is cancelled before.
 
         Raises:
             DataError: rows cannot be read or prepared, or the part cannot be written; nothing of it is left.
@@ -85,7 +87,7 @@ class ChunkScorer:
         results = ChunkResults(self._work.outputs, rows, self._work.batch_rows)
         reader = self._take_reader()
         try:
-            kept = self._infer(chunk, reader, results)
+            kept = self._infer(chunk, reader, results, cancelled)
         finally:
             # Slots that run write into `results`: the chunk is not over before they have answered.
             results.wait()
@@ -97,11 +99,15 @@ class ChunkScorer:
             size_bytes = part.commit()
         return ChunkReport(rows=rows, part=part.name, size_bytes=size_bytes, engine_busy_s=self._engine.busy_s())
 
-    def _infer(self, chunk: Chunk, reader: RowReader, results: ChunkResults) -> list[pa.RecordBatch]:
+    def _infer(
+        self, chunk: Chunk, reader: RowReader, results: ChunkResults, cancelled: threading.Event
+    ) -> list[pa.RecordBatch]:
         """Starts an inference for every ``batch_rows`` rows; returns the kept columns."""
         kept: list[pa.RecordBatch] = []
         with _Filling(self._work, self._engine, results) as filling:
             for rows in reader.read(chunk.slices):
+                if cancelled.is_set():
+                    raise ReplicaError(f"rows {chunk.start} to {chunk.stop} were cancelled")
                 kept.append(rows.batch.select(list(self._work.kept)))
                 filling.add(rows)
             filling.flush()
@@ -164,11 +170,8 @@ class _Filling:
             self._slot = self._engine.acquire()
         for binding in self._work.bindings:
             tensor = self._slot.inputs[binding.input_name]
-            if binding.has_batch:
-                target = tensor[self._rows_in_slot : self._rows_in_slot + rows]
-            else:
-                target = tensor[None]
-            fill(piece, binding, target)
+            filled = slice(self._rows_in_slot, self._rows_in_slot + rows)
+            fill(piece, binding, tensor[filled] if binding.has_batch else tensor[None])
         self._rows_in_slot += rows
         if self._rows_in_slot == self._work.batch_rows:
             self.flush()
