@@ -43,7 +43,8 @@ class CoreKind(Enum):
 class Core:
     """One physical core: the unit that is planned, leased and never shared between replicas."""
 
-    #: Its lowest logical CPU, online or not, so that every process of the host calls the core by the same number.
+    #: The lowest logical CPU that the kernel lists for it, usable here or not: so every process of the host
+    #: calls the core by the same number.
     id: int
     #: Its logical CPUs that this process may use, ascending; never empty.
     cpus: tuple[int, ...]
