@@ -95,7 +95,10 @@ class FailJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeReplica:
-    """Ask an evicted replica for one inference; ``ReplicaReady`` if it passes, ``ReplicaLost`` if it is gone."""
+    """Ask an evicted replica for one inference.
+
+    The answer is ``ReplicaReady`` if it passes, ``ProbeFailed`` if not, ``ReplicaLost`` if the process is gone.
+    """
 
     replica: ReplicaId
 

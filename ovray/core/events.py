@@ -36,6 +36,8 @@ class ReplicaReady:
     request_window: int
     #: How many chunks may be outstanding there: the one that runs and those being read ahead.
     chunk_window: int
+    #: How many requests it runs side by side; a chunk has all of them to itself.
+    nireq: int = 1
     #: Rows per second that the warm-up measured; ``None`` where it measured nothing.
     rate_rows_per_s: float | None = None
 
@@ -56,6 +58,14 @@ class ReplicaLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeFailed:
+    """A probed replica is alive but still cannot infer; it is probed again, later than before."""
+
+    replica: ReplicaId
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSubmitted:
     """A driver script asked for one inference of ``rows`` rows."""
 
@@ -72,7 +82,7 @@ class RequestSubmitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestCancelled:
-    """The caller no longer wants a request."""
+    """The caller no longer wants a request; ``DeliverError`` ends it, unless it has ended already."""
 
     request: RequestId
 
@@ -90,13 +100,15 @@ class JobSubmitted:
     max_chunk_rows: int = 1 << 40
     #: A chunk is cut so that its replica is expected to need no longer than this.
     max_chunk_s: float = 10.0
+    #: A chunk that takes less than this is not worth its message, save for the last rows.
+    min_chunk_s: float = 0.05
     #: How many copies of the last chunks may run beside the originals; 0 turns backup copies off.
     max_backups: int = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobCancelled:
-    """The caller no longer wants a job."""
+    """The caller no longer wants a job; ``FailJob`` ends it, unless it has ended already."""
 
     job: JobId
 
@@ -135,6 +147,7 @@ Event = (
     ReplicaReady
     | ReplicaDraining
     | ReplicaLost
+    | ProbeFailed
     | RequestSubmitted
     | RequestCancelled
     | JobSubmitted

@@ -39,11 +39,11 @@ class Slot(Protocol):
 
     @property
     def inputs(self) -> Tensors:
-        """Gives the input tensors, ``[batch_rows, ...]``, by port name; write rows here from the start."""
+        """Gives the input tensors by port name; write rows here, from the start of the batch dimension."""
         ...
 
 
-#: Takes the output tensors, rows first, as views that are valid during the call only; or the error instead.
+#: Takes the whole output tensors by port name, views that are valid during the call only; or the error instead.
 Answer = Callable[[Tensors | None, Exception | None], None]
 
 
@@ -60,7 +60,7 @@ class Engine(Protocol):
         ...
 
     def start(self, slot: Slot, rows: int, answer: Answer) -> None:
-        """Infers the first ``rows`` rows of a slot; calls ``answer`` once, on another thread; then it is idle."""
+        """Infers a slot, of which ``rows`` rows count; then calls ``answer``, once, on another thread."""
         ...
 
     def give_back(self, slot: Slot) -> None:

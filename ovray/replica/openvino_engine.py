@@ -13,13 +13,16 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import openvino as ov
+from numpy.typing import NDArray
 
 from ovray.errors import CompileError, ReplicaError
 from ovray.replica.engine import Answer, EngineInfo, Slot, Tensors
-from ovray.replica.model import Signature, describe, last_line
-from ovray.replica.slots import SlotPool
+from ovray.replica.model import Port, Signature, describe, last_line
+from ovray.replica.slots import SLOTS_AHEAD, SlotPool
 
 #: Warm-up: inferences one at a time, then as many rounds of all slots at once; each part ends at this time, too.
 _WARM_UP_ROUNDS = 3
@@ -48,6 +51,9 @@ class OpenVINOEngine:
             CompileError: OpenVINO refused the model or a property.
         """
         self._signature = describe(model)
+        self._text_inputs = [
+            index for index, port in enumerate(self._signature.inputs) if port.element_type == "string"
+        ]
         began_s = time.monotonic()
         try:
             self._compiled = ov.Core().compile_model(model, device, dict(properties))
@@ -55,7 +61,8 @@ class OpenVINOEngine:
             raise CompileError(f"{device} cannot run the model: {last_line(error)}") from error
         compile_s = time.monotonic() - began_s
         nireq = _requests_wanted(self._compiled, properties)
-        self._slots = SlotPool([self._make_slot() for _ in range(nireq)])
+        # More slots than requests that run, so that the next are filled meanwhile.
+        self._slots = SlotPool([self._make_slot() for _ in range(nireq + SLOTS_AHEAD)])
         # A thread a request waits for its end.  OpenVINO's callback would not do: it is never called for an
         # inference that failed, and the slot would be gone.
         self._threads = ThreadPoolExecutor(max_workers=nireq, thread_name_prefix="infer")
@@ -90,8 +97,11 @@ class OpenVINOEngine:
 
     def start(self, slot: Slot, rows: int, answer: Answer) -> None:
         assert isinstance(slot, _RequestSlot)
+        for index in self._text_inputs:
+            name = self._signature.inputs[index].name
+            slot.request.get_input_tensor(index).str_data = slot.inputs[name].tolist()
         self._slots.started()
-        self._threads.submit(self._infer, slot, rows, answer)
+        self._threads.submit(self._infer, slot, answer)
 
     def busy_s(self) -> float:
         return self._slots.busy_s()
@@ -102,21 +112,24 @@ class OpenVINOEngine:
 
     def _make_slot(self) -> _RequestSlot:
         request = self._compiled.create_infer_request()
-        inputs = {
-            port.name: request.get_input_tensor(index).data for index, port in enumerate(self._signature.inputs)
-        }
-        for array in inputs.values():
-            array.fill(0)
+        inputs: dict[str, NDArray[Any]] = {}
+        for index, port in enumerate(self._signature.inputs):
+            tensor = request.get_input_tensor(index)
+            # The tensor's own memory, but for text, whose layout NumPy does not share.
+            inputs[port.name] = (
+                np.empty(tuple(tensor.shape), dtype=object) if port.element_type == "string" else tensor.data
+            )
+            inputs[port.name].fill("" if port.element_type == "string" else 0)
         return _RequestSlot(request=request, inputs=inputs)
 
-    def _infer(self, slot: _RequestSlot, rows: int, answer: Answer) -> None:
+    def _infer(self, slot: _RequestSlot, answer: Answer) -> None:
         outputs: Tensors | None = None
         failure: Exception | None = None
         try:
             slot.request.start_async()
             slot.request.wait()
             outputs = {
-                port.name: slot.request.get_output_tensor(index).data[:rows]
+                port.name: _contents(slot.request.get_output_tensor(index), port)
                 for index, port in enumerate(self._signature.outputs)
             }
         except RuntimeError as error:
@@ -148,6 +161,11 @@ class OpenVINOEngine:
             done += 1
         self._slots.wait_all_idle()
         return done * batch_rows / max(time.monotonic() - began_s, 1e-9)
+
+
+def _contents(tensor: ov.Tensor, port: Port) -> NDArray[Any]:
+    contents: NDArray[Any] = tensor.str_data if port.element_type == "string" else tensor.data
+    return contents
 
 
 def _ignore(outputs: Tensors | None, failure: Exception | None) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from ovray.errors import ConfigError
 from ovray.replica.engine import Answer, EngineInfo, Slot, Tensors
 from ovray.replica.model import Port, Signature
-from ovray.replica.slots import SlotPool
+from ovray.replica.slots import SLOTS_AHEAD, SlotPool
 
 _NUMPY_TYPES: dict[str, DTypeLike] = {
     "boolean": np.bool_,
@@ -24,7 +24,7 @@ _NUMPY_TYPES: dict[str, DTypeLike] = {
     "f32": np.float32,
     "f64": np.float64,
     **{f"{sign}{bits}": np.dtype(f"{sign}{bits // 8}") for sign in "iu" for bits in (8, 16, 32, 64)},
-    "string": np.str_,
+    "string": np.object_,
 }
 
 
@@ -83,7 +83,8 @@ class SimEngine:
         self._random = random.Random(seed)
         self._outputs = {port.name: _zeros(port) for port in signature.outputs}
         slots = [
-            _SimSlot(inputs={port.name: _zeros(port) for port in signature.inputs}) for _ in range(settings.nireq)
+            _SimSlot(inputs={port.name: _zeros(port) for port in signature.inputs})
+            for _ in range(settings.nireq + SLOTS_AHEAD)
         ]
         self._slots = SlotPool(slots)
         self._threads = ThreadPoolExecutor(max_workers=settings.nireq, thread_name_prefix="sim")
@@ -114,7 +115,7 @@ class SimEngine:
         assert isinstance(slot, _SimSlot)
         factor = max(0.0, self._random.gauss(1.0, self._settings.jitter))
         self._slots.started()
-        self._threads.submit(self._infer, slot, rows, answer, rows * self._settings.ms / 1000 * factor)
+        self._threads.submit(self._infer, slot, answer, rows * self._settings.ms / 1000 * factor)
 
     def busy_s(self) -> float:
         return self._slots.busy_s()
@@ -123,11 +124,11 @@ class SimEngine:
         self._slots.wait_all_idle()
         self._threads.shutdown()
 
-    def _infer(self, slot: _SimSlot, rows: int, answer: Answer, seconds: float) -> None:
+    def _infer(self, slot: _SimSlot, answer: Answer, seconds: float) -> None:
         time.sleep(seconds)
         self._slots.ended()
         try:
-            answer({name: zeros[:rows] for name, zeros in self._outputs.items()}, None)
+            answer(self._outputs, None)
         finally:
             self._slots.give_back(slot)
 

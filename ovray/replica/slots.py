@@ -10,6 +10,9 @@ from typing import Generic, TypeVar
 
 SlotT = TypeVar("SlotT")
 
+#: Slots that can be filled while every infer request runs: one for each thread that works at a replica.
+SLOTS_AHEAD = 2
+
 
 class SlotPool(Generic[SlotT]):
     """Hands out slots to any thread, first come first served, and adds up when at least one of them ran."""

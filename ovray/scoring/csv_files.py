@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from ovray.errors import ConfigError
-from ovray.scoring.csv_records import first_record_end, last_record_end
+from ovray.scoring.csv_records import first_record_end, last_record_end, open_quote
 from ovray.scoring.files import file_info, open_file, open_stream
 from ovray.scoring.records import Block, FileRef, InputFile
 
@@ -28,6 +28,7 @@ _MAX_RECORD_BYTES = 8 * BLOCK_BYTES
 #: NaN: those are numbers and stay NaN.
 _NULLS = [text for text in pacsv.ConvertOptions().null_values if "nan" not in text.lower()]
 
+_LINE_BREAK = b"\n"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _OTHER_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -159,28 +160,41 @@ class _Header:
 
 
 def _read_header(stream: pa.NativeFile, ref: FileRef) -> _Header:
-    text: bytes = stream.read(BLOCK_BYTES)
+    text, end = b"", 0
+    while not end and len(text) <= _MAX_RECORD_BYTES:
+        fresh: bytes = stream.read(BLOCK_BYTES)
+        text += fresh
+        skipped = _before_header(text)
+        end = first_record_end(text[skipped:])
+        if not fresh:
+            break
     if text.startswith(_OTHER_BYTE_ORDER_MARKS):
         raise ConfigError(f"{ref.name!r} is encoded in UTF-16: ovray reads CSV in UTF-8; convert it first")
-    is_marked = text.startswith(_BYTE_ORDER_MARK)
-    skipped = len(_BYTE_ORDER_MARK) if is_marked else 0
-    while text[skipped : skipped + 1] in (b"\r", b"\n"):
-        skipped += 1
-    lines = text.count(b"\n", 0, skipped)
-    end = first_record_end(text[skipped:]) or len(text) - skipped
-    record, rest = text[skipped : skipped + end], text[skipped + end :]
+    end = skipped + (end or len(text))
+    record, rest = text[skipped:end], text[end:]
+    lines = text.count(_LINE_BREAK, 0, end)
     if not record.strip():
         raise ConfigError(f"{ref.name!r} is empty: a CSV file begins with a line of column names")
     try:
         names = tuple(next(csv.reader([record.decode()], strict=True)))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{ref.name!r} does not begin with a line of column names in UTF-8: {error}") from error
+        raise ConfigError(
+            f"{ref.name!r} does not begin with a line of column names, in UTF-8, that ends with LF or CRLF"
+        ) from error
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise ConfigError(
             f"{ref.name!r} names the column {doubled[0]!r} more than once in its first line; rename one"
         )
-    return _Header(names=names, size_bytes=skipped + end, lines=lines + record.count(b"\n"), rest=rest)
+    return _Header(names=names, size_bytes=skipped + len(record), lines=lines, rest=rest)
+
+
+def _before_header(text: bytes) -> int:
+    """Count the bytes of a byte order mark and of blank lines."""
+    skipped = len(_BYTE_ORDER_MARK) if text.startswith(_BYTE_ORDER_MARK) else 0
+    while text[skipped : skipped + 1] in (b"\r", b"\n"):
+        skipped += 1
+    return skipped
 
 
 def _texts(stream: pa.NativeFile, header: _Header, ref: FileRef) -> Iterator[tuple[bytes, int, int]]:
@@ -194,15 +208,26 @@ def _texts(stream: pa.NativeFile, header: _Header, ref: FileRef) -> Iterator[tup
         if end:
             yield pending[:end], position, line
             position += end
-            line += pending.count(b"\n", 0, end)
+            line += pending.count(_LINE_BREAK, 0, end)
         elif len(pending) > _MAX_RECORD_BYTES:
             raise ConfigError(
                 f"{ref.name!r}: the record that begins in line {line} does not end within"
                 f' {_MAX_RECORD_BYTES // 2**20} MiB; look for a quotation mark (") without its pair'
             )
         if not fresh:
+            _refuse_open_quote(pending, line - pending.count(_LINE_BREAK), ref)
             return
         pending = pending[end:] + fresh
+
+
+def _refuse_open_quote(text: bytes, line: int, ref: FileRef) -> None:
+    """Refuse the last text of a file that ends within a quoted field; pyarrow would take it for a whole one."""
+    at = open_quote(text)
+    if at is not None:
+        raise ConfigError(
+            f"{ref.name!r}, line {line + text.count(_LINE_BREAK, 0, at)}: a quotation mark opens here that nothing"
+            " closes; the file seems to be cut short"
+        )
 
 
 def _check_block(text: bytes, names: Sequence[str], ref: FileRef, line: int) -> pa.Table:
@@ -274,5 +299,5 @@ class _UnevenRecordError(pa.ArrowInvalid):  # type: ignore[misc]  # pyarrow ship
         for pattern in (b"\n" + record + b"\n", b"\n" + record + b"\r\n", b"\n" + record):
             at = block.find(pattern)
             if at >= 0:
-                return block.count(b"\n", 0, at + 1)
+                return block.count(_LINE_BREAK, 0, at + 1)
         return 0

@@ -29,6 +29,10 @@ class OutputColumn:
 
     name: str
     field: pa.Field
+    #: Of the output's values in memory.
+    dtype: "np.dtype[np.generic]"
+    #: ``None`` where the model leaves it open.
+    values_per_row: int | None
 
 
 def output_columns(outputs: Sequence[Port], bindings: Iterable[Binding]) -> tuple[OutputColumn, ...]:
@@ -45,7 +49,7 @@ def output_columns(outputs: Sequence[Port], bindings: Iterable[Binding]) -> tupl
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"the model has more than one output named {name!r}; rename one in the model")
-    return tuple(OutputColumn(name=port.name, field=_field(port, has_batch=has_batch)) for port in outputs)
+    return tuple(_column(port, has_batch=has_batch) for port in outputs)
 
 
 def output_schema(kept: pa.Schema, columns: Iterable[OutputColumn]) -> pa.Schema:
@@ -67,6 +71,17 @@ def to_columns(results: Mapping[str, "np.ndarray[Any, Any]"], columns: Iterable[
     Raises DataError where an array has not the values that its column needs.
     """
     return [_array(results[column.name], column) for column in columns]
+
+
+def _column(port: Port, *, has_batch: bool) -> OutputColumn:
+    field = _field(port, has_batch=has_batch)
+    values_per_row: int | None = 1
+    if pa.types.is_fixed_size_list(field.type):
+        values_per_row = field.type.list_size
+    elif pa.types.is_list(field.type):
+        values_per_row = None
+    dtype = ELEMENTS[port.element_type].dtype
+    return OutputColumn(name=port.name, field=field, dtype=dtype, values_per_row=values_per_row)
 
 
 def _field(port: Port, *, has_batch: bool) -> pa.Field:

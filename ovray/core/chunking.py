@@ -1,0 +1,61 @@
+"""Decides how many rows the next chunk has and where it is cut.
+
+A replica gets half of its share of what is left, as in factoring: the first chunks are long, the last ones short,
+so that all replicas finish together.
+*Source:* Hummel, Schonberg and Flynn, "Factoring" (CACM 1992), for the half; Polychronopoulos and Kuck, "Guided
+self-scheduling" (1987), for a size that follows what is left at each cut.
+May not enter: who gets the chunk (policies.py), what has become of it (jobs.py).
+"""
+
+import math
+from bisect import bisect_left
+
+from ovray.core.events import JobSubmitted
+from ovray.core.ledger import Replica
+from ovray.core.settings import SchedulerSettings
+
+#: How much of its share a replica gets at once: factoring's half.
+_PART_OF_SHARE = 0.5
+
+#: A cheap cut is taken when it is no further off than this part of the chunk.
+_CUT_NEAR_SHARE = 0.25
+
+
+def chunk_rows(
+    job: JobSubmitted, rows_uncut: int, share: float | None, replica: Replica, settings: SchedulerSettings
+) -> int:
+    """Return the size of the next chunk for a replica, at least 1 and at most ``rows_uncut``.
+
+    The job's bounds in rows go before those in seconds.
+    """
+    rate = replica.rate.rows_per_s
+    if rate is None:
+        rows = settings.first_chunk_rows
+    else:
+        wanted = rows_uncut * (share or 0.0) * _PART_OF_SHARE
+        longest_s = job.max_chunk_s if replica.rate.is_proven else min(job.max_chunk_s, settings.first_chunk_s)
+        rows = math.ceil(min(max(wanted, job.min_chunk_s * rate), longest_s * rate))
+    rows = min(max(rows, job.min_chunk_rows, 1), job.max_chunk_rows)
+    return min(rows, rows_uncut)
+
+
+def cut_at(job: JobSubmitted, start: int, end: int, rows: int) -> int:
+    """Return where a chunk of about ``rows`` that begins at ``start`` is to end, ``end`` at the latest.
+
+    Goes to a cheap cut where one is near, and takes the rest where it would be too small for a chunk of its own.
+    """
+    stop = min(start + rows, end)
+    stop = _nearest_cheap_cut(job, start, stop, rows) or stop
+    if end - stop < job.min_chunk_rows and end - start <= job.max_chunk_rows:
+        return end
+    return stop
+
+
+def _nearest_cheap_cut(job: JobSubmitted, start: int, stop: int, rows: int) -> int | None:
+    cuts = job.cheap_cuts
+    slack = int(rows * _CUT_NEAR_SHARE)
+    lowest = max(stop - slack, start + job.min_chunk_rows)
+    highest = min(stop + slack, start + job.max_chunk_rows)
+    at = bisect_left(cuts, stop)
+    near = [cut for cut in cuts[max(at - 1, 0) : at + 1] if lowest <= cut <= highest]
+    return min(near, key=lambda cut: abs(cut - stop), default=None)

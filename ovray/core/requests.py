@@ -1,0 +1,348 @@
+"""Takes requests from their submission to their end: the bounded queue, pins, deadlines, envelopes, retries.
+
+May not enter: jobs; who is alive (health.py); which replica is best (policies.py).
+"""
+
+import math
+from collections.abc import Callable, Iterable
+
+from ovray.core.commands import (
+    AcceptRequest,
+    CancelDispatch,
+    Command,
+    DeliverError,
+    DeliverResult,
+    RefuseRequest,
+    SendEnvelope,
+)
+from ovray.core.events import FailureCause, RequestSubmitted, WhenFull
+from ovray.core.heap import LazyHeap
+from ovray.core.ids import DispatchId, ReplicaId, RequestId
+from ovray.core.lanes import Lane, Standing
+from ovray.core.ledger import Ledger, Replica
+from ovray.core.policies import Policy
+from ovray.core.settings import SchedulerSettings
+from ovray.core.work import Dispatch, RequestWork
+from ovray.errors import InvariantError
+
+_Turn = tuple[int, int]
+
+
+class _Queue:
+    """The waiting requests of one pin (``None``: of all that are not pinned), and the replicas they may go to."""
+
+    __slots__ = ("lane", "pin", "rows_waiting", "waiting")
+
+    def __init__(self, pin: str | None, policy: Policy) -> None:
+        self.pin = pin
+        self.lane = Lane(policy)
+        self.waiting: LazyHeap[RequestWork, _Turn] = LazyHeap()
+        self.rows_waiting = 0
+
+    def add(self, work: RequestWork) -> None:
+        self.waiting.set(work, work.turn)
+        self.rows_waiting += work.rows
+
+    def take_out(self, work: RequestWork) -> None:
+        self.waiting.discard(work)
+        self.rows_waiting -= work.rows
+
+
+class Requests:
+    """Owns every request that has not ended."""
+
+    def __init__(self, ledger: Ledger, new_policy: Callable[[], Policy], settings: SchedulerSettings) -> None:
+        self._ledger = ledger
+        self._new_policy = new_policy
+        self._settings = settings
+        self._live: dict[RequestId, RequestWork] = {}
+        #: By pin; made when a pin is first used.
+        self._queues: dict[str | None, _Queue] = {}
+        #: Queues for which something may have become possible during this event.
+        self._stirred: dict[_Queue, None] = {}
+        #: Requests in ``_queues``; above ``max_waiting_requests`` only by retries.
+        self._waiting_count = 0
+        #: Submitters that wait for room in the queue, best turn first.
+        self._submitters: LazyHeap[RequestWork, _Turn] = LazyHeap()
+        #: Waiting requests and submitters that have a deadline.
+        self._deadlines: LazyHeap[RequestWork, float] = LazyHeap()
+        #: What a replica may still be sent during this event; at 0 the others come first.
+        self._allowances: dict[Replica, int] = {}
+        self._next_sequence = 0
+
+    @property
+    def next_alarm_s(self) -> float:
+        deadline_s = self._deadlines.first_key()
+        return math.inf if deadline_s is None else deadline_s
+
+    @property
+    def waiting_count(self) -> int:
+        """Accepted requests that are with no replica."""
+        return self._waiting_count
+
+    @property
+    def submitters_count(self) -> int:
+        """Requests whose submitters wait for room in the queue."""
+        return len(self._submitters)
+
+    # --- from submission to end -----------------------------------------------------------------------------
+
+    def submit(self, asked: RequestSubmitted) -> list[Command]:
+        if asked.rows < 1 or math.isnan(asked.deadline_s):
+            raise InvariantError(f"{asked!r}: a request has at least one row and a deadline that is a number")
+        if asked.request in self._live:
+            self._ledger.counters.needless_events += 1
+            return []
+        is_full = self._waiting_count >= self._settings.max_waiting_requests
+        if is_full and asked.when_full is WhenFull.REFUSE:
+            self._ledger.counters.refused += 1
+            return [RefuseRequest(request=asked.request)]
+        work = RequestWork(asked=asked, sequence=self._next_sequence)
+        self._next_sequence += 1
+        self._live[asked.request] = work
+        if asked.deadline_s < math.inf:
+            self._deadlines.set(work, asked.deadline_s)
+        if is_full:
+            self._submitters.set(work, work.turn)
+            return []
+        self._enqueue(work)
+        return [AcceptRequest(request=asked.request)]
+
+    def cancel(self, request: RequestId) -> list[Command]:
+        work = self._live.get(request)
+        if work is None:
+            self._ledger.counters.needless_events += 1
+            return []
+        commands: list[Command] = []
+        for dispatch in list(work.dispatches.values()):
+            self._ledger.book_withdrawal(dispatch)
+            commands.append(CancelDispatch(replica=dispatch.replica, dispatch=dispatch.id))
+        commands.append(self._end(work, "cancelled by its caller"))
+        return commands
+
+    def completed(self, dispatch: Dispatch, work: RequestWork) -> list[Command]:
+        self._ledger.book_completion(dispatch)
+        del self._live[work.asked.request]
+        return [DeliverResult(request=work.asked.request, dispatch=dispatch.id)]
+
+    def failed(self, dispatch: Dispatch, work: RequestWork, cause: FailureCause, message: str) -> list[Command]:
+        """Try a request elsewhere, or end it where the input is to blame or the tries are used up."""
+        self._ledger.book_withdrawal(dispatch)
+        if cause is FailureCause.INPUT:
+            return [self._end(work, message)]
+        work.history.tries += 1
+        work.history.failed_on |= {dispatch.replica}
+        if work.history.tries >= self._settings.max_tries:
+            return [self._end(work, f"{message}; given up after {work.history.tries} tries")]
+        self._retry(work)
+        return []
+
+    def lost(self, dispatch: Dispatch, work: RequestWork, reason: str) -> list[Command]:
+        """Send a request again whose replica is gone, or give it up as poison."""
+        self._ledger.book_withdrawal(dispatch)
+        work.history.kills += 1
+        if work.history.kills > self._settings.max_replicas_killed:
+            self._ledger.counters.poisoned += 1
+            message = f"{work.history.kills} replicas died while they held this request, the last one: {reason}"
+            return [
+                self._end(work, f"{message}; given up as poison; look at its input or raise max_replicas_killed")
+            ]
+        self._retry(work)
+        return []
+
+    def expire(self) -> list[Command]:
+        """End waiting requests whose deadline has come."""
+        commands: list[Command] = []
+        while self.next_alarm_s <= self._ledger.now_s and (work := self._deadlines.first()) is not None:
+            self._ledger.counters.expired += 1
+            commands.append(self._end(work, "its deadline passed before a replica had room for it"))
+        return commands
+
+    def _end(self, work: RequestWork, message: str) -> DeliverError:
+        if work in self._submitters:
+            self._submitters.discard(work)
+            self._deadlines.discard(work)
+        elif not work.dispatches and work in self._queue_of(work).waiting:
+            self._dequeue(work)
+        del self._live[work.asked.request]
+        return DeliverError(request=work.asked.request, message=message)
+
+    def _retry(self, work: RequestWork) -> None:
+        """Queue a request again; its turn is that of its submission, so it goes before later ones."""
+        self._ledger.counters.retries += 1
+        if work.asked.deadline_s < math.inf:
+            self._deadlines.set(work, work.asked.deadline_s)
+        self._enqueue(work)
+
+    def _enqueue(self, work: RequestWork) -> None:
+        queue = self._queue_of(work)
+        queue.add(work)
+        self._stirred[queue] = None
+        self._waiting_count += 1
+
+    def _dequeue(self, work: RequestWork) -> None:
+        self._queue_of(work).take_out(work)
+        self._deadlines.discard(work)
+        self._waiting_count -= 1
+
+    def _admit(self, commands: list[Command]) -> bool:
+        """Let waiting submitters go on while there is room; say whether any did."""
+        admitted = False
+        while self._waiting_count < self._settings.max_waiting_requests:
+            work = self._submitters.first()
+            if work is None:
+                break
+            self._submitters.discard(work)
+            self._enqueue(work)
+            commands.append(AcceptRequest(request=work.asked.request))
+            admitted = True
+        return admitted
+
+    # --- sending --------------------------------------------------------------------------------------------
+
+    def refresh(self, replica: Replica) -> None:
+        """Tell every queue that concerns a replica how it stands after a change."""
+        if not self._queues:
+            return
+        standing = self._standing(replica)
+        for pin in (None, replica.device, str(replica.id)):
+            queue = self._queues.get(pin)
+            if queue is not None:
+                queue.lane.place(replica, standing)
+                if queue.waiting:
+                    self._stirred[queue] = None
+
+    def dispatch(self) -> list[Command]:
+        """Send what can be sent; what goes to one replica travels in one envelope."""
+        if not self._stirred:
+            return []
+        commands: list[Command] = []
+        envelopes: dict[ReplicaId, list[tuple[DispatchId, RequestId]]] = {}
+        self._place_stirred(envelopes)
+        while self._admit(commands):
+            self._place_stirred(envelopes)
+        served, self._allowances = self._allowances, {}
+        for replica in served:
+            self.refresh(replica)
+        self._stirred.clear()
+        for replica_id, sent in envelopes.items():
+            commands.append(SendEnvelope(replica=replica_id, requests=tuple(sent)))
+        return commands
+
+    def _place_stirred(self, envelopes: dict[ReplicaId, list[tuple[DispatchId, RequestId]]]) -> None:
+        """Place waiting requests, best turn first, until no queue has one that can be placed."""
+        stuck: list[RequestWork] = []
+        queues = [queue for queue in self._stirred if queue.waiting]
+        while queues:
+            queue = queues[0] if len(queues) == 1 else min(queues, key=_turn_of_first)
+            work = queue.waiting.first()
+            if work is None:
+                queues.remove(queue)
+                continue
+            replica = self._pick(queue, work)
+            if replica is not None:
+                self._send(work, replica, queue, envelopes)
+            elif work.history.failed_on:
+                # Where it may go has no room now; those behind it are not so particular.
+                queue.take_out(work)
+                stuck.append(work)
+            else:
+                queues.remove(queue)
+        for work in stuck:
+            self._queue_of(work).add(work)
+
+    def _pick(self, queue: _Queue, work: RequestWork) -> Replica | None:
+        lane, now_s = queue.lane, self._ledger.now_s
+        replica = lane.pick(work.rows, queue.rows_waiting, now_s)
+        if not work.history.failed_on:
+            return replica
+        aside: list[Replica] = []
+        while replica is not None and self._ledger.is_barred(work.history, replica, lane.members):
+            lane.set_aside(replica)
+            aside.append(replica)
+            replica = lane.pick(work.rows, queue.rows_waiting, now_s)
+        for barred in aside:
+            lane.place(barred, self._standing(barred))
+        return replica
+
+    def _send(
+        self,
+        work: RequestWork,
+        replica: Replica,
+        queue: _Queue,
+        envelopes: dict[ReplicaId, list[tuple[DispatchId, RequestId]]],
+    ) -> None:
+        if replica not in self._allowances:
+            self._allowances[replica] = self._allowance(replica, queue)
+        self._allowances[replica] -= 1
+        self._dequeue(work)
+        dispatch = self._ledger.book(replica, work)
+        envelopes.setdefault(replica.id, []).append((dispatch.id, work.asked.request))
+        self.refresh(replica)
+
+    def _allowance(self, replica: Replica, queue: _Queue) -> int:
+        """Return how many requests a replica may get now: its share of those waiting, or what it needs to work."""
+        share = queue.lane.policy.share(replica) or 0.0
+        fair = math.ceil(share * len(queue.waiting) - 1e-9)
+        return max(1, fair, replica.nireq - len(replica.requests))
+
+    def _standing(self, replica: Replica) -> Standing:
+        self._top_up(replica)
+        if not replica.is_eligible:
+            return Standing.OUT
+        if replica.is_topped_up or self._allowances.get(replica) == 0:
+            return Standing.FULL
+        return Standing.OPEN
+
+    def _top_up(self, replica: Replica) -> None:
+        """Let a full replica run down to what hides one round trip before it gets more, in one envelope."""
+        held = len(replica.requests)
+        if held >= replica.request_window:
+            replica.is_topped_up = True
+        elif replica.is_topped_up:
+            replica.is_topped_up = held > self._low_water(replica)
+
+    def _low_water(self, replica: Replica) -> int:
+        rows_per_s = replica.rate.rows_per_s or 0.0
+        rows_each = max(1.0, replica.rows_outstanding / max(1, replica.outstanding))
+        in_a_round_trip = math.ceil(self._settings.round_trip_s * rows_per_s / rows_each)
+        return min(replica.request_window - 1, replica.nireq + in_a_round_trip)
+
+    def _queue_of(self, work: RequestWork) -> _Queue:
+        pin = work.asked.pinned_to
+        queue = self._queues.get(pin)
+        if queue is None:
+            queue = self._queues[pin] = _Queue(pin, self._new_policy())
+            for replica in self._ledger.replicas.values():
+                if pin is None or pin in (replica.device, replica.id):
+                    queue.lane.place(replica, self._standing(replica))
+        return queue
+
+    # --- self-check -----------------------------------------------------------------------------------------
+
+    def check_invariants(self, holding: Iterable[ReplicaId]) -> None:
+        """Raise ``InvariantError`` where a request is nowhere, twice, or waits although nobody works."""
+        waiting = [work for queue in self._queues.values() for work in queue.waiting.items()]
+        if len(waiting) != self._waiting_count:
+            raise InvariantError(f"{len(waiting)} requests wait, {self._waiting_count} are counted")
+        places = {work: 1 for work in waiting}
+        for work in self._submitters.items():
+            places[work] = places.get(work, 0) + 1
+        for work in self._live.values():
+            count = places.get(work, 0) + len(work.dispatches)
+            if count != 1:
+                raise InvariantError(f"request {work.asked.request} is in {count} places")
+        if self._submitters and self._waiting_count < self._settings.max_waiting_requests:
+            raise InvariantError("a submitter waits although the queue has room")
+        working = set(holding)
+        for queue in self._queues.values():
+            if queue.rows_waiting != sum(work.rows for work in queue.waiting.items()):
+                raise InvariantError(f"rows waiting for {queue.pin} are counted wrong")
+            if queue.waiting and queue.lane.members and not working & queue.lane.members.keys():
+                raise InvariantError(
+                    f"requests wait for {queue.pin}, replicas may have them, and all of those idle"
+                )
+
+
+def _turn_of_first(queue: _Queue) -> _Turn:
+    return queue.waiting.first_key() or (0, 0)

@@ -1,0 +1,102 @@
+"""Keeps replicas of similar speed together, so that FASTEST_COMPLETION need not look at each of them.
+
+May not enter: anything but the order of replicas within one class.  Caller: policies.py.
+"""
+
+import math
+from typing import Generic, Protocol, TypeVar
+
+from ovray.core.heap import LazyHeap
+
+
+class _Timed(Protocol):
+    @property
+    def order(self) -> int: ...
+
+    @property
+    def outstanding(self) -> int: ...
+
+    @property
+    def free_at_s(self) -> float: ...
+
+    @property
+    def rows_per_s(self) -> float | None: ...
+
+
+C = TypeVar("C", bound=_Timed)
+
+
+def speed_of(rows_per_s: float) -> int:
+    """Return the class of a rate: two classes for each doubling."""
+    return math.floor(2.0 * math.log2(rows_per_s))
+
+
+class SpeedClass(Generic[C]):
+    """Members of similar speed: which with room is free first, and what the busy ones have before them."""
+
+    __slots__ = ("_booked", "_epoch_s", "_open", "_rate_times_free_at", "busy_rate")
+
+    def __init__(self) -> None:
+        #: With room: the idle first (fastest of them first), then by when they are expected to be free.
+        self._open: LazyHeap[C, tuple[float, float, int]] = LazyHeap()
+        #: For each member the rate it was booked with and, where it is busy, when it will be free.
+        self._booked: dict[C, tuple[float, float | None]] = {}
+        #: Sum of the rates of the members that hold work.
+        self.busy_rate = 0.0
+        #: Sum of rate x (free_at - epoch) of the same: with it the backlog is known at any time without a scan.
+        self._rate_times_free_at = 0.0
+        #: Keeps the sum above small, so that no digits are lost.
+        self._epoch_s = 0.0
+
+    def add_open(self, member: C) -> None:
+        idle = member.outstanding == 0
+        self._open.set(
+            member, (-math.inf if idle else member.free_at_s, -(member.rows_per_s or 0.0), member.order)
+        )
+        self._book(member)
+
+    def add_closed(self, member: C) -> None:
+        self._open.discard(member)
+        self._book(member)
+
+    def remove(self, member: C) -> float:
+        """Forget a member and return the rate it was booked with."""
+        self._open.discard(member)
+        rate, free_at_s = self._booked.pop(member)
+        if free_at_s is not None:
+            self.busy_rate -= rate
+            self._rate_times_free_at -= rate * (free_at_s - self._epoch_s)
+        if not self._booked:
+            self.busy_rate = self._rate_times_free_at = 0.0
+        return rate
+
+    def first_open(self, now_s: float) -> C | None:
+        """Return the member with room that is expected to be free first.
+
+        One that should have been free already is taken to need as long again as it is overdue: each look at it
+        doubles that, so that it is looked at seldom.
+        """
+        first = self._open.first()
+        while first is not None:
+            key = self._open.first_key()
+            if key is None or key[0] == -math.inf or key[0] >= now_s:
+                break
+            self._open.set(first, (2.0 * now_s - key[0], key[1], key[2]))
+            first = self._open.first()
+        return first
+
+    def backlog_rows(self, now_s: float) -> float:
+        """Return how many rows the busy members are expected to have before them."""
+        return max(0.0, self._rate_times_free_at - self.busy_rate * (now_s - self._epoch_s))
+
+    def _book(self, member: C) -> None:
+        rate = member.rows_per_s or 0.0
+        if member.outstanding == 0:
+            self._booked[member] = (rate, None)
+            return
+        if self.busy_rate == 0.0:
+            self._epoch_s = member.free_at_s
+            self._rate_times_free_at = 0.0
+        self._booked[member] = (rate, member.free_at_s)
+        self.busy_rate += rate
+        self._rate_times_free_at += rate * (member.free_at_s - self._epoch_s)
