@@ -115,12 +115,11 @@ class PartWriter:
             can_rename = filesystem.type_name in ("local", "hdfs")
             file = _RenamedFile if can_rename else _StoredFile
             self._file = file(filesystem, path.rstrip("/"), self.name)
-            self._writer = pq.ParquetWriter(
-                self._file.sink,
-                self._schema,
-                compression=_COMPRESSION,
-                use_dictionary=[field.name for field in self._schema if _repeats_itself(field.type)],
-            )
+            try:
+                self._writer = self._open_writer()
+            except pa.ArrowException:  # a type that Parquet lacks
+                self._file.discard()
+                raise
         return self
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
@@ -151,6 +150,14 @@ class PartWriter:
             self._writer.close()
         with suppress(OSError, pa.ArrowException):
             self._file.discard()
+
+    def _open_writer(self) -> pq.ParquetWriter:
+        return pq.ParquetWriter(
+            self._file.sink,
+            self._schema,
+            compression=_COMPRESSION,
+            use_dictionary=[field.name for field in self._schema if _repeats_itself(field.type)],
+        )
 
     def _write_row_group(self) -> None:
         if self._pending:

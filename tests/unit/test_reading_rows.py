@@ -1,0 +1,178 @@
+import datetime
+import decimal
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ovray.errors import ConfigError, DataError
+from ovray.scoring import csv_files, parquet
+from ovray.scoring.reading import RowReader, read_sample
+from ovray.scoring.records import Block
+from tests.data_builders import a_data_set, a_parquet_file, a_text_file, read_all
+
+EVERY_KIND = {
+    "null": pa.nulls(3),
+    "bool": pa.array([True, None, False]),
+    "int64": pa.array([2**53 + 1, None, -(2**63)], pa.int64()),
+    "uint64": pa.array([2**64 - 1, None, 0], pa.uint64()),
+    "float": pa.array([float("nan"), None, -0.0], pa.float64()),
+    "half": pa.array(np.array([1.5, float("nan"), 65504], np.float16)),
+    "decimal": pa.array(
+        [decimal.Decimal("12345678901234567890.12"), None, decimal.Decimal("0.10")], pa.decimal128(30, 2)
+    ),
+    "string": pa.array(["", None, "é\n"]),
+    "large": pa.array(["a", None, "b"], pa.large_string()),
+    "binary": pa.array([b"\x00\xff", None, b""]),
+    "date": pa.array([datetime.date(1, 1, 1), None, datetime.date(9999, 12, 31)]),
+    "time": pa.array([0, None, 86_399_999_999], pa.time64("us")),
+    "zoned": pa.array([0, None, 2**60], pa.timestamp("ns", tz="Europe/Berlin")),
+    "naive": pa.array([0, None, 1], pa.timestamp("ms")),
+    "duration": pa.array([1, None, -1], pa.duration("ns")),
+    "dictionary": pa.DictionaryArray.from_arrays(pa.array([1, None, 0], pa.int8()), ["x", "y"]),
+    "list": pa.array([[1, None], None, []], pa.list_(pa.int16())),
+    "fixed": pa.array([[1, 2], None, [3, 4]], pa.list_(pa.uint8(), 2)),
+    "struct": pa.array([{"a": 1, "b": ["x"]}, None, {"a": None, "b": None}]),
+    "map": pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int32())),
+    "not_null": pa.array([1, 2, 3]),
+    "dotted.name": pa.array([1, 2, 3]),
+}
+
+
+@pytest.fixture
+def every_kind() -> pa.Table:
+    fields = [pa.field(name, column.type, nullable=name != "not_null") for name, column in EVERY_KIND.items()]
+    fields[0] = fields[0].with_metadata({"unit": "none"})
+    return pa.table(list(EVERY_KIND.values()), schema=pa.schema(fields))
+
+
+@pytest.mark.parametrize("rows_per_group", [1, 2, 3])
+def test_columns_come_through_with_type_and_value_untouched(
+    tmp_path: Path, every_kind: pa.Table, rows_per_group: int
+) -> None:
+    path = a_parquet_file(tmp_path / "a.parquet", every_kind, rows_per_group=rows_per_group)
+
+    table = read_all(a_data_set(path), rows_per_batch=2)
+
+    assert table.schema.equals(every_kind.schema)
+    assert table.schema.field("null").metadata[b"unit"] == b"none"
+    # Compared as text, since NaN is not equal to itself.
+    assert str(table.to_pylist()) == str(every_kind.to_pylist())
+    assert table.column("zoned").cast(pa.int64()).to_pylist() == [0, None, 2**60]
+
+
+def test_only_the_columns_asked_for_are_read_in_their_order(tmp_path: Path) -> None:
+    table = pa.table({"a": [1], "a.b": [2], "c": [{"b": 3}]})
+    data = a_data_set(a_parquet_file(tmp_path / "a.parquet", table))
+
+    assert read_all(data, columns=["c", "a"]).to_pylist() == [{"c": {"b": 3}, "a": 1}]
+    assert read_all(data, columns=["a.b"]).to_pylist() == [{"a.b": 2}]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv"])
+def test_batches_are_bounded_and_know_their_rows(tmp_path: Path, name: str) -> None:
+    table = pa.table({"n": range(100)})
+    path = tmp_path / name
+    if name.endswith(".csv"):
+        a_text_file(path, "n\n" + "".join(f"{n}\n" for n in range(100)))
+    else:
+        a_parquet_file(path, table, rows_per_group=40)
+    data = a_data_set(path)
+
+    read = list(RowReader(data.schema, rows_per_batch=16).read(data.slices(30, 95)))
+
+    assert max(rows.batch.num_rows for rows in read) <= 16
+    assert read[0].name_row(2) == f"{path}, row 32 (the first is 0)"
+    for rows in read:
+        assert rows.batch.column("n")[0].as_py() == rows.first_row
+
+
+def test_a_slice_is_small_whatever_the_size_of_its_file(tmp_path: Path) -> None:
+    data = a_data_set(a_parquet_file(tmp_path / "a.parquet", pa.table({"n": range(2000)}), rows_per_group=1))
+
+    assert len(pickle.dumps(data.slices(1000, 1001))) < 1000
+
+
+def test_chunks_that_go_upwards_decode_a_row_group_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = a_data_set(a_parquet_file(tmp_path / "a.parquet", pa.table({"n": range(100)}), rows_per_group=50))
+    begun: list[int] = []
+    begin = parquet.ParquetRows._begin
+
+    def count(rows: parquet.ParquetRows, group: int) -> None:
+        begun.append(group)
+        begin(rows, group)
+
+    monkeypatch.setattr(parquet.ParquetRows, "_begin", count)
+    reader = RowReader(data.schema, rows_per_batch=8)
+
+    for start in (0, 10, 13, 40, 45, 60, 60, 99):
+        list(reader.read(data.slices(start, start + 1)))
+    assert begun == [0, 1]
+
+    list(reader.read(data.slices(50, 51)))
+    assert begun == [0, 1, 1]
+
+
+def test_chunks_within_a_block_of_csv_parse_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_files, "BLOCK_BYTES", 64)
+    data = a_data_set(a_text_file(tmp_path / "a.csv", "n\n" + "1\n" * 100))
+    read: list[Block] = []
+    text_of = csv_files._SeekableText.read
+
+    def count(text: csv_files._SeekableText, block: Block) -> bytes:
+        read.append(block)
+        return text_of(text, block)
+
+    monkeypatch.setattr(csv_files._SeekableText, "read", count)
+    reader = RowReader(data.schema, rows_per_batch=8)
+
+    for start in range(100):
+        list(reader.read(data.slices(start, start + 1)))
+
+    assert read == list(data.files[0].blocks)
+    assert len(read) > 2
+
+
+def test_a_file_that_was_changed_meanwhile_is_named(tmp_path: Path) -> None:
+    path = a_text_file(tmp_path / "a.csv", "n\n1\n")
+    data = a_data_set(path)
+    path.write_text("n\n1\n2\n")
+
+    with pytest.raises(
+        DataError, match=r"a\.csv' was changed while it was being scored: it had 4 bytes and now has 6"
+    ):
+        read_all(data)
+
+
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    path = a_parquet_file(tmp_path / "a.parquet", pa.table({"n": [1]}))
+    data = a_data_set(path)
+    path.unlink()
+
+    with pytest.raises(DataError, match=r"a\.parquet'"):
+        read_all(data)
+
+
+def test_damage_inside_a_file_names_its_rows_and_leaves_the_reader_usable(tmp_path: Path) -> None:
+    good = a_parquet_file(tmp_path / "good.parquet", pa.table({"n": range(100)}))
+    bad = a_parquet_file(tmp_path / "bad.parquet", pa.table({"n": range(100)}))
+    content = bytearray(bad.read_bytes())
+    content[4:60] = b"\xff" * 56
+    bad.write_bytes(content)
+    data = a_data_set(bad, good)
+    reader = RowReader(data.schema, rows_per_batch=100)
+
+    with pytest.raises(DataError, match=r"rows 0 to 100 of '.*bad\.parquet' cannot be read: "):
+        list(reader.read(data.slices(0, 100)))
+
+    assert sum(rows.batch.num_rows for rows in reader.read(data.slices(100, 200))) == 100
+    with pytest.raises(ConfigError, match=r"bad\.parquet' cannot be read"):
+        read_sample(data)
+
+
+def test_a_sample_is_the_first_rows(tmp_path: Path) -> None:
+    data = a_data_set(a_parquet_file(tmp_path / "a.parquet", pa.table({"n": range(100)})), limit=3)
+
+    assert read_sample(data).to_pydict() == {"n": [0, 1, 2]}
