@@ -26,7 +26,7 @@ def a_text_file(path: Path, text: str | bytes) -> Path:
     return path
 
 
-def a_data_set(*inputs: Path, limit: int | None = None) -> DataSet:
+def a_data_set(*inputs: str | Path, limit: int | None = None) -> DataSet:
     """Find, inspect and join files."""
     return DataSet([inspect(ref) for ref in find_files(inputs)], limit=limit)
 

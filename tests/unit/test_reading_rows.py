@@ -1,5 +1,6 @@
 import datetime
 import decimal
+import gzip
 import pickle
 from pathlib import Path
 
@@ -151,7 +152,9 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     data = a_data_set(path)
     path.unlink()
 
-    with pytest.raises(DataError, match=r"a\.parquet'"):
+    with pytest.raises(
+        DataError, match=r"a\.parquet' is not there on host .*; every host that scores needs to see it"
+    ):
         read_all(data)
 
 
@@ -176,3 +179,16 @@ def test_a_sample_is_the_first_rows(tmp_path: Path) -> None:
     data = a_data_set(a_parquet_file(tmp_path / "a.parquet", pa.table({"n": range(100)})), limit=3)
 
     assert read_sample(data).to_pydict() == {"n": [0, 1, 2]}
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.csv.gz"])
+def test_a_url_is_read_like_a_path(tmp_path: Path, name: str) -> None:
+    if name == "a.parquet":
+        a_parquet_file(tmp_path / name, pa.table({"n": range(100)}), rows_per_group=40)
+    else:
+        text = "n\n" + "".join(f"{n}\n" for n in range(100))
+        a_text_file(tmp_path / name, gzip.compress(text.encode()) if name.endswith("gz") else text)
+
+    data = a_data_set(f"file://{tmp_path}/{name}")
+
+    assert read_all(data).column("n").to_pylist() == list(range(100))
