@@ -101,9 +101,12 @@ def _check_unchanged(one: Slice) -> None:
 
 
 def _with_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Give a batch the data set's types; only a column of nulls ever changes."""
-    columns = [
-        column if column.type == field.type else pa.nulls(len(column), field.type)
-        for column, field in zip(batch.columns, schema, strict=True)
-    ]
+    """Give a batch the data set's types, which differ only for nulls alone and for narrower dictionaries."""
+    columns = [_with_type(column, field.type) for column, field in zip(batch.columns, schema, strict=True)]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _with_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if column.type == kind:
+        return column
+    return pa.nulls(len(column), kind) if pa.types.is_null(column.type) else column.cast(kind)

@@ -73,6 +73,19 @@ def test_a_column_of_nulls_takes_the_type_that_it_has_elsewhere(here: Path) -> N
     assert read_all(a_data_set(lists, nulls)).to_pydict() == {"a": [[1, 2], None, None]}
 
 
+def test_categories_may_be_counted_by_indices_of_different_width(here: Path) -> None:
+    narrow, wide = (
+        pa.array(["a", None]).dictionary_encode().cast(pa.dictionary(kind, pa.string()))
+        for kind in (pa.int8(), pa.int16())
+    )
+    first = a_parquet_file(Path("1.parquet"), pa.table({"c": narrow}))
+    second = a_parquet_file(Path("2.parquet"), pa.table({"c": wide}))
+
+    for data in (a_data_set(first, second), a_data_set(second, first)):
+        assert data.schema.field("c").type == wide.type
+        assert read_all(data).column("c").to_pylist() == ["a", None, "a", None]
+
+
 @pytest.mark.parametrize("order", [("whole.csv", "real.parquet"), ("real.parquet", "whole.csv")])
 def test_whole_numbers_of_csv_may_be_the_floats_of_parquet(here: Path, order: tuple[str, str]) -> None:
     a_parquet_file(Path("real.parquet"), pa.table({"a": pa.array([1.5], pa.float32())}))

@@ -1,10 +1,8 @@
-import datetime
-import decimal
 import gzip
 import pickle
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -12,56 +10,31 @@ from ovray.errors import ConfigError, DataError
 from ovray.scoring import csv_files, parquet
 from ovray.scoring.reading import RowReader, read_sample
 from ovray.scoring.records import Block
-from tests.data_builders import a_data_set, a_parquet_file, a_text_file, read_all
-
-EVERY_KIND = {
-    "null": pa.nulls(3),
-    "bool": pa.array([True, None, False]),
-    "int64": pa.array([2**53 + 1, None, -(2**63)], pa.int64()),
-    "uint64": pa.array([2**64 - 1, None, 0], pa.uint64()),
-    "float": pa.array([float("nan"), None, -0.0], pa.float64()),
-    "half": pa.array(np.array([1.5, float("nan"), 65504], np.float16)),
-    "decimal": pa.array(
-        [decimal.Decimal("12345678901234567890.12"), None, decimal.Decimal("0.10")], pa.decimal128(30, 2)
-    ),
-    "string": pa.array(["", None, "é\n"]),
-    "large": pa.array(["a", None, "b"], pa.large_string()),
-    "binary": pa.array([b"\x00\xff", None, b""]),
-    "date": pa.array([datetime.date(1, 1, 1), None, datetime.date(9999, 12, 31)]),
-    "time": pa.array([0, None, 86_399_999_999], pa.time64("us")),
-    "zoned": pa.array([0, None, 2**60], pa.timestamp("ns", tz="Europe/Berlin")),
-    "naive": pa.array([0, None, 1], pa.timestamp("ms")),
-    "duration": pa.array([1, None, -1], pa.duration("ns")),
-    "dictionary": pa.DictionaryArray.from_arrays(pa.array([1, None, 0], pa.int8()), ["x", "y"]),
-    "list": pa.array([[1, None], None, []], pa.list_(pa.int16())),
-    "fixed": pa.array([[1, 2], None, [3, 4]], pa.list_(pa.uint8(), 2)),
-    "struct": pa.array([{"a": 1, "b": ["x"]}, None, {"a": None, "b": None}]),
-    "map": pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int32())),
-    "not_null": pa.array([1, 2, 3]),
-    "dotted.name": pa.array([1, 2, 3]),
-}
-
-
-@pytest.fixture
-def every_kind() -> pa.Table:
-    fields = [pa.field(name, column.type, nullable=name != "not_null") for name, column in EVERY_KIND.items()]
-    fields[0] = fields[0].with_metadata({"unit": "none"})
-    return pa.table(list(EVERY_KIND.values()), schema=pa.schema(fields))
+from tests.data_builders import a_data_set, a_parquet_file, a_text_file, every_kind_of_column, read_all
 
 
 @pytest.mark.parametrize("rows_per_group", [1, 2, 3])
-def test_columns_come_through_with_type_and_value_untouched(
-    tmp_path: Path, every_kind: pa.Table, rows_per_group: int
-) -> None:
-    path = a_parquet_file(tmp_path / "a.parquet", every_kind, rows_per_group=rows_per_group)
+def test_columns_come_through_with_type_and_value_untouched(tmp_path: Path, rows_per_group: int) -> None:
+    table = every_kind_of_column()
+    path = a_parquet_file(tmp_path / "a.parquet", table, rows_per_group=rows_per_group)
 
-    table = read_all(a_data_set(path), rows_per_batch=2)
+    read = read_all(a_data_set(path), rows_per_batch=2)
 
-    assert table.schema.equals(every_kind.schema)
-    assert table.schema.field("null").metadata[b"unit"] == b"none"
+    assert read.schema.equals(table.schema)
+    assert read.schema.field("null").metadata[b"unit"] == b"none"
     # Compared as text, since NaN is not equal to itself.
-    assert str(table.to_pylist()) == str(every_kind.to_pylist())
-    assert table.column("zoned").cast(pa.int64()).to_pylist() == [0, None, 2**60]
+    assert str(read.to_pylist()) == str(table.to_pylist())
+    assert read.column("zoned").cast(pa.int64()).to_pylist() == [0, None, 2**60]
+
+
+def test_what_pandas_noted_about_a_whole_file_is_left_behind(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"n": [1, 2, 3]}, index=pd.RangeIndex(10, 13))
+    frame.to_parquet(tmp_path / "a.parquet")
+
+    data = a_data_set(tmp_path / "a.parquet")
+
+    assert data.schema.metadata is None
+    assert read_all(data).to_pydict() == {"n": [1, 2, 3]}
 
 
 def test_only_the_columns_asked_for_are_read_in_their_order(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from ovray.errors import ConfigError, DataError, InvariantError
 from ovray.scoring import parts
 from ovray.scoring.parts import PartWriter, part_name, part_range, prepare_folder
+from tests.data_builders import every_kind_of_column
 
 SCHEMA = pa.schema({"n": pa.int64()})
 
@@ -50,6 +51,36 @@ def test_many_small_batches_become_one_row_group(tmp_path: Path) -> None:
     assert size_bytes == file.stat().st_size
     assert pq.ParquetFile(file).metadata.num_row_groups == 1
     assert pq.read_table(file).column("n").to_pylist() == list(range(100))
+
+
+def test_columns_are_written_with_type_and_value_untouched(tmp_path: Path) -> None:
+    table = every_kind_of_column()
+
+    with PartWriter(prepare_folder(tmp_path), 0, 3, table.schema) as part:
+        for batch in table.to_batches(max_chunksize=2):
+            part.write_batch(batch)
+        part.commit()
+
+    read = pq.read_table(tmp_path / part.name)
+    assert read.schema.equals(table.schema)
+    assert str(read.to_pylist()) == str(table.to_pylist())
+
+
+def test_batches_whose_categories_do_not_fit_together_stay_readable(tmp_path: Path) -> None:
+    # given: categories as pandas makes them, counted by int8, from files that have their own
+    kind = pa.dictionary(pa.int8(), pa.string())
+    texts = [f"text {at // 2}" for at in range(400)]
+    schema = pa.schema({"s": kind})
+
+    with PartWriter(prepare_folder(tmp_path), 0, 400, schema) as part:
+        for start in range(0, 400, 50):
+            column = pa.array(texts[start : start + 50]).dictionary_encode().cast(kind)
+            part.write_batch(pa.RecordBatch.from_arrays([column], schema=schema))
+        part.commit()
+
+    assert pq.read_table(tmp_path / part.name).column("s").to_pylist() == texts
+    assert pd.read_parquet(tmp_path)["s"].tolist() == texts
+    assert pq.ParquetFile(tmp_path / part.name).metadata.num_row_groups == 2
 
 
 def test_what_is_held_back_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
