@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 
@@ -181,6 +183,21 @@ def test_every_input_of_a_model_finds_its_column() -> None:
     found = {binding.input_name: (binding.index, binding.columns) for binding in bind(model, batch)}
 
     assert found == {"image": (0, ("picture",)), "age": (1, ("years",)), "note": (2, ("text",))}
+
+
+def test_a_column_with_the_name_of_one_input_is_not_in_question_for_another() -> None:
+    model = a_model(a_port("a", (None, 4)), a_port("b", (None, 4)))
+
+    assert [binding.columns for binding in bind(model, sample(b=FLOATS, c=FLOATS))] == [("c",), ("b",)]
+
+
+def test_an_input_may_be_known_by_several_names() -> None:
+    model = a_model(replace(a_port("x"), names=("x", "x:0")))
+
+    assert bind(model, sample(**{"x:0": FLOATS, "other": FLOATS}))[0].columns == ("x:0",)
+    assert bind(model, sample(**{"x:0": FLOATS, "other": FLOATS}), ["x:0=other"])[0].columns == ("other",)
+    with pytest.raises(ConfigError, match="could be meant to take any of the columns 'x', 'x:0'"):
+        bind(model, sample(**{"x": FLOATS, "x:0": FLOATS}))
 
 
 def test_an_unnamed_option_goes_to_the_input_of_its_name_or_the_only_one_that_it_fits() -> None:
