@@ -23,7 +23,8 @@ from ovray.scoring.files import is_url, one_line, resolve
 _PART = re.compile(r"part-(\d{12,})-(\d{12,})\.parquet")
 
 #: What ovray itself puts beside the parts: its notes, and parts that are not complete.
-_OURS = ("_ovray", ".part-")
+_UNFINISHED = ".part-"
+_OURS = ("_ovray", _UNFINISHED)
 
 _NAMES_SHOWN = 3
 
@@ -93,6 +94,17 @@ def prepare_folder(typed: str | os.PathLike[str]) -> OutputFolder:
             f"output {name!r} cannot be written: {one_line(error)}; name another folder with --output"
         ) from error
     return OutputFolder(name=name, location=location, made=made)
+
+
+def remove_unfinished(folder: OutputFolder) -> None:
+    """Take away what writers that were killed left under way; only for when no writer is at work any more."""
+    try:
+        filesystem, path = resolve(folder.location)
+        for info in filesystem.get_file_info(pafs.FileSelector(path, recursive=False)):
+            if info.base_name.startswith(_UNFINISHED):
+                filesystem.delete_file(info.path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"unfinished parts in {folder.name!r} cannot be removed: {one_line(error)}") from error
 
 
 class PartWriter:

@@ -9,7 +9,7 @@ import pytest
 
 from ovray.errors import ConfigError, DataError, InvariantError
 from ovray.scoring import parts
-from ovray.scoring.parts import PartWriter, part_name, part_range, prepare_folder
+from ovray.scoring.parts import PartWriter, part_name, part_range, prepare_folder, remove_unfinished
 from tests.data_builders import every_kind_of_column
 
 SCHEMA = pa.schema({"n": pa.int64()})
@@ -200,6 +200,16 @@ def test_what_a_killed_run_left_unfinished_is_no_hindrance(tmp_path: Path) -> No
     prepare_folder(tmp_path)
 
     assert len(names(tmp_path)) == 2
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    folder = prepare_folder(tmp_path)
+    for name in (f".{part_name(0, 1)}.0123abcd", part_name(0, 1), "_ovray.json", ".hidden"):
+        (tmp_path / name).touch()
+
+    remove_unfinished(folder)
+
+    assert names(tmp_path) == [".hidden", "_ovray.json", part_name(0, 1)]
 
 
 @pytest.mark.parametrize(
