@@ -8,13 +8,14 @@ however it dies, so there is nothing to clean up and no stale state to tell from
 
 How a pool gets cores, with others that do the same at any moment:
 
-1. The driver probes the hosts.  Each says which CPUs are leased now (``CoreLeases.held``) and by whom.
+1. The driver probes the hosts.  Each says which CPUs are leased now (``CoreLeases.held``).
 2. The plan leaves those CPUs out.  Where that leaves an entry nothing at all, it is planned as if they were free,
-   and its replicas wait in step 3 for up to ``--lease-timeout``.
-3. Each replica process calls ``acquire`` for its own cores, all or none, before it pins itself.
-   That has the final say: between 1 and 3 somebody else may have taken a core.
-4. ``CoresTakenError``: the driver goes back to 1 with what is left of the time, else it fails with that error.
-   Replicas of the pool that did get their cores keep them, so two pools that start together both move forward.
+   and its replicas wait in step 3.
+3. Each replica process calls ``acquire`` for its own cores, all or none, before it pins itself, and waits for up
+   to ``--lease-timeout``.  That has the final say: between 1 and 3 somebody else may have taken a core.
+4. ``CoresTakenError`` ends that replica.  The pool works on with the others; when none is left, it fails with
+   this error.  A replica that waits holds nothing, and one that holds works, so two pools that start together
+   cannot block each other for good.
 
 A lease always covers whole physical cores: a replica that runs on one SMT sibling holds the other as well.
 
@@ -56,7 +57,7 @@ LONGEST_PAUSE_S = 0.25
 
 
 class CoresTakenError(ReplicaError):
-    """Other replicas on this host hold some of the cores; plan again without them, or wait longer."""
+    """Other replicas on this host hold some of the cores; wait longer, or plan again without them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
