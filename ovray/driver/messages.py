@@ -1,0 +1,70 @@
+"""What replicas tell the driver, as it arrives in the driver's inbox.
+
+May not enter: decisions.  Who puts these there: transport.py.  Who turns them into the scheduler's events: job.py.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ovray.core.ids import DispatchId, ReplicaId
+from ovray.replica.actor import ReplicaReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A replica has compiled and warmed up."""
+
+    replica: ReplicaId
+    report: ReplicaReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartFailed:
+    """A replica could not start; it holds nothing."""
+
+    replica: ReplicaId
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A replica finished one dispatch."""
+
+    replica: ReplicaId
+    dispatch: DispatchId
+    result: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A replica failed at one dispatch and is alive."""
+
+    replica: ReplicaId
+    dispatch: DispatchId
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbePassed:
+    """A replica that was put aside infers again."""
+
+    replica: ReplicaId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeRefused:
+    """A replica that was put aside still fails."""
+
+    replica: ReplicaId
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gone:
+    """The process of a replica is gone, or cannot be reached any more."""
+
+    replica: ReplicaId
+    reason: str
+
+
+Message = Started | StartFailed | Answered | Refused | ProbePassed | ProbeRefused | Gone

@@ -1,0 +1,141 @@
+"""Connects this process to a Ray: the one it is already in, a running cluster, or one of its own.
+
+May not enter: replicas, work.  Ends only the Ray that it started itself.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+
+import ray
+from ray._private.services import canonicalize_bootstrap_address
+
+from ovray.errors import ConfigError
+
+#: How long a head node may take to say that it is there.  A healthy one needs milliseconds.
+ANSWER_TIMEOUT_S = 5.0
+
+#: What an HTTP/2 client opens with (RFC 9113, section 3.4), followed by an empty SETTINGS frame.
+_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+_SETTINGS_FRAME = 4
+
+#: A local Ray serves this one job: its workers need not be nicer than the job's other processes
+#: (Ray's default is 15), and nobody is asked for usage statistics.
+_LOCAL_ENVIRONMENT = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+class Origin(Enum):
+    """Says whose Ray it is, and so who ends it."""
+
+    CALLER = "caller"  # initialised before we came
+    CLUSTER = "cluster"  # running on its own; we only connect
+    LOCAL = "local"  # started here, ended here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaySession:
+    """Describes the Ray that this process is connected to."""
+
+    origin: Origin
+    #: ``host:port`` of the head, or ``local``.
+    address: str
+
+
+@contextmanager
+def ray_session(address: str | None = None) -> Iterator[RaySession]:
+    """Holds a connection to a Ray while the block runs.
+
+    Uses the Ray that this process already has; else the one at ``address``, at ``RAY_ADDRESS``, or started on
+    this machine by ``ray start``; else starts one for this block alone.
+
+    Args:
+        address: ``HOST:PORT`` of a head node, ``auto`` (a running one or an error), ``local`` (always a new
+            one), or ``None``.
+
+    Raises:
+        ConfigError: nothing answers at the address, or what answers refuses us.
+
+    Example:
+        >>> with ray_session("local") as session:  # doctest: +SKIP
+        ...     session.origin
+        <Origin.LOCAL: 'local'>
+    """
+    if ray.is_initialized():
+        yield RaySession(origin=Origin.CALLER, address=ray.get_runtime_context().gcs_address)
+        return
+    session = _open(address)
+    try:
+        yield session
+    finally:
+        ray.shutdown()
+
+
+def _open(address: str | None) -> RaySession:
+    wanted = address or os.environ.get("RAY_ADDRESS") or None
+    if wanted == "local":
+        return _start_local()
+    found = _find_head(wanted)
+    if found is None:
+        return _start_local()
+    if not _answers(found):
+        if wanted is None:
+            # Ray's note of the last `ray start` outlives the cluster it speaks of.
+            return _start_local()
+        raise ConfigError(
+            f"no Ray answers at {wanted!r}; nothing was started. Give the HOST:PORT that `ray start --head`"
+            " printed, or leave --address out to use this machine alone."
+        )
+    _connect(found)
+    return RaySession(origin=Origin.CLUSTER, address=found)
+
+
+def _find_head(wanted: str | None) -> str | None:
+    if wanted is not None and wanted.startswith("ray://"):
+        raise ConfigError(
+            f"--address {wanted!r} is a Ray client address, which cannot carry tensors at speed; run ovray on a"
+            " host of the cluster (`ray job submit -- ovray ...`) or give the head's HOST:PORT, usually port 6379."
+        )
+    try:
+        # Ray takes None here for "look for one", whatever its annotation says.
+        found: str | None = canonicalize_bootstrap_address(wanted)  # type: ignore[arg-type]
+    except (ValueError, ConnectionError, OSError) as error:
+        raise ConfigError(
+            f"cannot use Ray address {wanted!r}: {error}; nothing was started. Give HOST:PORT."
+        ) from error
+    return found
+
+
+def _answers(head: str) -> bool:
+    """Asks whether an HTTP/2 server, as gRPC's is, listens there.  ``ray.init`` would ask for ten minutes."""
+    host, _, port = head.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_TIMEOUT_S) as connection:
+            connection.sendall(_HTTP2_GREETING)
+            frame = connection.recv(9)
+    except (OSError, ValueError):
+        return False
+    return len(frame) >= 4 and frame[3] == _SETTINGS_FRAME
+
+
+def _connect(head: str) -> None:
+    try:
+        ray.init(address=head, log_to_driver=False, logging_level=logging.ERROR)
+    except (ray.exceptions.RayError, RuntimeError, ConnectionError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(f"the Ray at {head!r} cannot be used: {first_line}") from error
+
+
+def _start_local() -> RaySession:
+    before = {name: os.environ.get(name) for name in _LOCAL_ENVIRONMENT}
+    os.environ.update({name: value for name, value in _LOCAL_ENVIRONMENT.items() if before[name] is None})
+    try:
+        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+    return RaySession(origin=Origin.LOCAL, address="local")

@@ -1,0 +1,167 @@
+"""Carries work to replicas and their answers back: the seam behind which messages travel.
+
+May not enter: decisions, the scheduler.  Answers arrive as messages.py in the inbox, from threads of Ray's.
+"""
+
+import queue
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ovray.core.ids import DispatchId, ReplicaId
+from ovray.devices.records import ReplicaSpec
+from ovray.driver.messages import (
+    Answered,
+    Gone,
+    Message,
+    ProbePassed,
+    ProbeRefused,
+    Refused,
+    Started,
+    StartFailed,
+)
+from ovray.errors import ReplicaError, ReplicaLostError
+from ovray.replica.actor import ReplicaActor, Work, Workload
+
+Inbox = queue.SimpleQueue[Message]
+
+
+class Transport(Protocol):
+    """Starts replicas and carries pieces of work to them.  Every call returns at once; what comes of it arrives
+    in the inbox."""
+
+    def start(self, spec: ReplicaSpec, properties: Mapping[str, str]) -> None:
+        """Starts a replica: ``Started`` or ``StartFailed``."""
+        ...
+
+    def send(self, replica: ReplicaId, dispatch: DispatchId, job: int, piece: Any) -> None:
+        """Sends one piece: ``Answered``, ``Refused`` or ``Gone``."""
+        ...
+
+    def cancel(self, replica: ReplicaId, dispatch: DispatchId) -> None:
+        """Says that nobody needs a piece any more.  It still answers, somehow."""
+        ...
+
+    def probe(self, replica: ReplicaId) -> None:
+        """Asks for one inference: ``ProbePassed``, ``ProbeRefused`` or ``Gone``."""
+        ...
+
+    def stop(self, replica: ReplicaId) -> None:
+        """Ends the process of a replica."""
+        ...
+
+
+class RayTransport:
+    """Is ``Transport`` by Ray actor calls.
+
+    Model and work are put into the object store once; Ray brings them once to each host.
+    """
+
+    def __init__(self, inbox: Inbox, *, owner: str, lease_timeout_s: float) -> None:
+        """Stores; replicas are started one by one with ``start``.
+
+        Args:
+            inbox: where answers go.
+            owner: what core leases say of us to those who wait for the same cores.
+            lease_timeout_s: how long a replica waits for cores that others hold.
+        """
+        self._inbox = inbox
+        self._owner = owner
+        self._lease_timeout_s = lease_timeout_s
+        self._workload: Any = None
+        self._work: Any = None
+        self._actors: dict[ReplicaId, Any] = {}
+        #: References whose answer is still to come.  Ray may crash the driver when one is dropped before.
+        self._pending: dict[Future[Any], Any] = {}
+
+    def put(self, workload: Workload, work: Work) -> None:
+        """Hands over the model and the job, before any replica is started."""
+        self._workload = ray.put(workload)
+        self._work = ray.put(work)
+
+    def start(self, spec: ReplicaSpec, properties: Mapping[str, str]) -> None:
+        actor = ReplicaActor.options(
+            num_cpus=spec.ray_num_cpus,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(spec.node_id, soft=False),
+        ).remote(spec, self._owner, self._lease_timeout_s)
+        self._actors[spec.id] = actor
+
+        def on_answer(answer: Future[Any]) -> None:
+            error = _error_of(answer)
+            if error is None:
+                self._inbox.put(Started(replica=spec.id, report=answer.result()))
+            else:
+                self._inbox.put(StartFailed(replica=spec.id, error=error))
+
+        self._watch(actor.start.remote(self._workload, dict(properties)), on_answer)
+
+    def send(self, replica: ReplicaId, dispatch: DispatchId, job: int, piece: Any) -> None:
+        def on_answer(answer: Future[Any]) -> None:
+            error = _error_of(answer)
+            if error is None:
+                self._inbox.put(Answered(replica=replica, dispatch=dispatch, result=answer.result()))
+            elif isinstance(error, ReplicaLostError):
+                self._inbox.put(Gone(replica=replica, reason=str(error)))
+            else:
+                self._inbox.put(Refused(replica=replica, dispatch=dispatch, error=error))
+
+        self._watch(self._actors[replica].run.remote(dispatch, job, [self._work], piece), on_answer)
+
+    def cancel(self, replica: ReplicaId, dispatch: DispatchId) -> None:
+        actor = self._actors.get(replica)
+        if actor is not None:
+            self._watch(actor.cancel.remote(dispatch), lambda _: None)
+
+    def probe(self, replica: ReplicaId) -> None:
+        def on_answer(answer: Future[Any]) -> None:
+            error = _error_of(answer)
+            if error is None:
+                self._inbox.put(ProbePassed(replica=replica))
+            elif isinstance(error, ReplicaLostError):
+                self._inbox.put(Gone(replica=replica, reason=str(error)))
+            else:
+                self._inbox.put(ProbeRefused(replica=replica, error=error))
+
+        self._watch(self._actors[replica].probe.remote(), on_answer)
+
+    def stop(self, replica: ReplicaId) -> None:
+        actor = self._actors.pop(replica, None)
+        if actor is not None:
+            ray.kill(actor, no_restart=True)
+
+    def _watch(self, reference: Any, on_answer: Callable[[Future[Any]], None]) -> None:
+        answer: Future[Any] = reference.future()
+        self._pending[answer] = reference
+
+        def finish(finished: Future[Any]) -> None:
+            on_answer(finished)
+            self._pending.pop(finished, None)
+
+        answer.add_done_callback(finish)
+
+
+def _error_of(answer: Future[Any]) -> Exception | None:
+    """Returns what went wrong, as the replica raised it; ``None`` if nothing did.
+
+    ``ReplicaLostError`` stands for all that Ray says when the process is gone or out of reach.
+    """
+    error = answer.exception()
+    if error is None:
+        return None
+    if isinstance(error, RayActorError):
+        return ReplicaLostError(_first_line(error))
+    if isinstance(error, RayTaskError):
+        cause = error.cause
+        return cause if isinstance(cause, Exception) else ReplicaError(_first_line(error))
+    if isinstance(error, RayError):
+        return ReplicaLostError(_first_line(error))
+    return ReplicaError(f"{type(error).__name__}: {error}")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,138 @@
+"""Stands in for a device that one does not have: takes the time it would take, burns no CPU, answers with zeros.
+
+May not enter: ray, openvino devices.  Settings: ``SIM?ms=5&nireq=2&compile_s=3&jitter=0.1``.
+"""
+
+import random
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ovray.errors import ConfigError
+from ovray.replica.engine import Answer, EngineInfo, Slot, Tensors
+from ovray.replica.model import Port, Signature
+from ovray.replica.slots import SLOTS_AHEAD, SlotPool
+
+_NUMPY_TYPES: dict[str, DTypeLike] = {
+    "boolean": np.bool_,
+    "f16": np.float16,
+    "f32": np.float32,
+    "f64": np.float64,
+    **{f"{sign}{bits}": np.dtype(f"{sign}{bits // 8}") for sign in "iu" for bits in (8, 16, 32, 64)},
+    "string": np.object_,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimSettings:
+    """Says how fast a simulated device is."""
+
+    #: Time per row; a request of n rows takes n times that.
+    ms: float = 1.0
+    #: Requests that run side by side; the rate is 1000 * nireq / ms rows per second.
+    nireq: int = 1
+    compile_s: float = 0.0
+    #: Standard deviation of the times over their mean.
+    jitter: float = 0.0
+
+    @staticmethod
+    def parse(properties: Mapping[str, str]) -> "SimSettings":
+        """Reads the settings of a device entry.
+
+        Raises:
+            ConfigError: a setting is unknown or is no number in its range.
+        """
+        known = {"ms": float, "nireq": int, "compile_s": float, "jitter": float}
+        values: dict[str, Any] = {}
+        for key, text in properties.items():
+            if key not in known:
+                raise ConfigError(f"SIM has no setting {key!r}; it has {', '.join(known)}")
+            try:
+                values[key] = known[key](text)
+            except ValueError as error:
+                raise ConfigError(f"SIM?{key}={text}: {text!r} is no number") from error
+            if values[key] < 0 or (key in ("ms", "nireq") and values[key] == 0):
+                raise ConfigError(f"SIM?{key}={text}: must be positive")
+        return SimSettings(**values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SimSlot:
+    inputs: Tensors
+
+
+class SimEngine:
+    """Is a device that sleeps; see ``Engine``."""
+
+    def __init__(self, signature: Signature, settings: SimSettings, batch_rows: int, seed: str) -> None:
+        """Takes its start-up time.
+
+        Args:
+            signature: of a model with static shapes.
+            settings: how fast to be.
+            batch_rows: rows that one inference takes at the most.
+            seed: decides the jitter.
+        """
+        time.sleep(settings.compile_s)
+        self._settings = settings
+        self._random = random.Random(seed)
+        self._outputs = {port.name: _zeros(port) for port in signature.outputs}
+        slots = [
+            _SimSlot(inputs={port.name: _zeros(port) for port in signature.inputs})
+            for _ in range(settings.nireq + SLOTS_AHEAD)
+        ]
+        self._slots = SlotPool(slots)
+        self._threads = ThreadPoolExecutor(max_workers=settings.nireq, thread_name_prefix="sim")
+        self._info = EngineInfo(
+            nireq=settings.nireq,
+            batch_rows=batch_rows,
+            streams=settings.nireq,
+            threads=0,
+            precision="f32",
+            execution_devices=("SIM",),
+            compile_s=settings.compile_s,
+            first_inference_ms=settings.ms * batch_rows,
+            rate_rows_per_s=1000 * settings.nireq / settings.ms,
+        )
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    def acquire(self) -> Slot:
+        return self._slots.acquire()
+
+    def give_back(self, slot: Slot) -> None:
+        assert isinstance(slot, _SimSlot)
+        self._slots.give_back(slot)
+
+    def start(self, slot: Slot, rows: int, answer: Answer) -> None:
+        assert isinstance(slot, _SimSlot)
+        factor = max(0.0, self._random.gauss(1.0, self._settings.jitter))
+        self._slots.started()
+        self._threads.submit(self._infer, slot, answer, rows * self._settings.ms / 1000 * factor)
+
+    def busy_s(self) -> float:
+        return self._slots.busy_s()
+
+    def close(self) -> None:
+        self._slots.wait_all_idle()
+        self._threads.shutdown()
+
+    def _infer(self, slot: _SimSlot, answer: Answer, seconds: float) -> None:
+        time.sleep(seconds)
+        self._slots.ended()
+        try:
+            answer(self._outputs, None)
+        finally:
+            self._slots.give_back(slot)
+
+
+def _zeros(port: Port) -> NDArray[Any]:
+    shape = tuple(1 if dimension is None else dimension for dimension in port.shape or ())
+    return np.zeros(shape, dtype=_NUMPY_TYPES[port.element_type])

@@ -1,0 +1,171 @@
+"""Scores one chunk inside a replica: reads its rows, fills infer requests, gathers results, writes its part.
+
+May not enter: ray, which chunk comes next.  Two chunks run side by side, so that one reads or writes while the
+other infers; the engine's slots are shared between them.
+"""
+
+import queue
+import threading
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from ovray.errors import ReplicaError
+from ovray.replica.engine import Engine, Slot, Tensors
+from ovray.scoring.parts import OutputFolder, PartWriter
+from ovray.scoring.reading import RowReader
+from ovray.scoring.records import Rows, Slice
+from ovray.scoring.results import ChunkResults
+from ovray.scoring.row_plan import RowPlan
+from ovray.scoring.tensors import fill
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Names some rows of the data set and says where they are."""
+
+    #: Counted from 0 over the whole data set.
+    start: int
+    stop: int
+    slices: tuple[Slice, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkReport:
+    """Says what became of a chunk whose part is complete."""
+
+    rows: int
+    part: str
+    size_bytes: int
+    #: Seconds in which the replica's engine has run at least one inference, since its start.
+    engine_busy_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringWork:
+    """Holds what every chunk of a job has in common; travels to each replica once."""
+
+    rows: RowPlan
+    folder: OutputFolder
+
+    def open(self, engine: Engine) -> "ChunkScorer":
+        """Makes the runner, in a replica."""
+        return ChunkScorer(self, engine)
+
+
+class ChunkScorer:
+    """Scores chunks of one job, from several threads at once."""
+
+    def __init__(self, work: ScoringWork, engine: Engine) -> None:
+        self._work = work
+        self._engine = engine
+        #: Idle readers; each remembers the file and place where it stopped.
+        self._readers: queue.SimpleQueue[RowReader] = queue.SimpleQueue()
+
+    def run(self, chunk: Chunk, cancelled: threading.Event) -> ChunkReport:
+        """Scores a chunk and commits its part, unless it is cancelled before.
+
+        Raises:
+            DataError: rows cannot be read or prepared, or the part cannot be written; nothing of it is left.
+            ReplicaError: an inference failed.
+        """
+        rows = chunk.stop - chunk.start
+        results = ChunkResults(self._work.rows.outputs, rows, self._work.rows.batch_rows)
+        reader = self._take_reader()
+        try:
+            kept = self._infer(chunk, reader, results, cancelled)
+        finally:
+            # Slots that run write into `results`: the chunk is not over before they have answered.
+            results.wait()
+            self._readers.put(reader)
+        schema = self._work.rows.result_schema
+        with PartWriter(self._work.folder, chunk.start, chunk.stop, schema) as part:
+            columns = [*_columns(kept, self._work.rows.kept), *results.take_columns()]
+            part.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+            size_bytes = part.commit()
+        return ChunkReport(rows=rows, part=part.name, size_bytes=size_bytes, engine_busy_s=self._engine.busy_s())
+
+    def _infer(
+        self, chunk: Chunk, reader: RowReader, results: ChunkResults, cancelled: threading.Event
+    ) -> list[pa.RecordBatch]:
+        """Starts an inference for every ``batch_rows`` rows; returns the kept columns."""
+        kept: list[pa.RecordBatch] = []
+        with _Filling(self._work, self._engine, results) as filling:
+            for rows in reader.read(chunk.slices):
+                if cancelled.is_set():
+                    raise ReplicaError(f"rows {chunk.start} to {chunk.stop} were cancelled")
+                kept.append(rows.batch.select(list(self._work.rows.kept)))
+                filling.add(rows)
+            filling.flush()
+        return kept
+
+    def _take_reader(self) -> RowReader:
+        try:
+            return self._readers.get_nowait()
+        except queue.Empty:
+            return RowReader(self._work.rows.read_schema, rows_per_batch=self._work.rows.rows_per_read)
+
+
+class _Filling:
+    """Fills one slot after the other with rows and starts each that is full.
+
+    Rows that were read together need not be inferred together: a slot is filled across the edges of row groups
+    and files.  Leaving its ``with`` block gives back a slot that was not started.
+    """
+
+    def __init__(self, work: ScoringWork, engine: Engine, results: ChunkResults) -> None:
+        self._work = work
+        self._engine = engine
+        self._results = results
+        self._slot: Slot | None = None
+        self._rows_in_slot = 0
+        self._rows_started = 0
+
+    def __enter__(self) -> "_Filling":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._slot is not None:
+            self._engine.give_back(self._slot)
+
+    def add(self, rows: Rows) -> None:
+        """Puts rows into slots."""
+        at = 0
+        while at < rows.batch.num_rows:
+            taken = min(self._work.rows.batch_rows - self._rows_in_slot, rows.batch.num_rows - at)
+            piece = Rows(file=rows.file, first_row=rows.first_row + at, batch=rows.batch.slice(at, taken))
+            self._put(piece, taken)
+            at += taken
+
+    def flush(self) -> None:
+        """Starts what is left; the rows that it lacks repeat what the slot held before and are not kept."""
+        if self._slot is None:
+            return
+        slot, rows, first_row = self._slot, self._rows_in_slot, self._rows_started
+        self._results.expect()
+        self._slot, self._rows_in_slot = None, 0
+        self._rows_started += rows
+
+        def answer(outputs: Tensors | None, failure: Exception | None) -> None:
+            self._results.arrive(first_row, rows, outputs, failure)
+
+        self._engine.start(slot, rows, answer)
+
+    def _put(self, piece: Rows, rows: int) -> None:
+        if self._slot is None:
+            self._slot = self._engine.acquire()
+        for binding in self._work.rows.bindings:
+            tensor = self._slot.inputs[binding.input_name]
+            filled = slice(self._rows_in_slot, self._rows_in_slot + rows)
+            fill(piece, binding, tensor[filled] if binding.has_batch else tensor[None])
+        self._rows_in_slot += rows
+        if self._rows_in_slot == self._work.rows.batch_rows:
+            self.flush()
+
+
+def _columns(batches: list[pa.RecordBatch], names: tuple[str, ...]) -> list[pa.Array]:
+    return [_joined([batch.column(name) for batch in batches]) for name in names]
+
+
+def _joined(pieces: list[pa.Array]) -> pa.Array:
+    return pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)

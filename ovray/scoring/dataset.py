@@ -1,0 +1,127 @@
+"""Sees many input files as one table: its schema, its rows counted from 0, and which file holds which.
+
+May not enter: open files, rows, models.  Files are looked into by inputs.py, rows are read by reading.py.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from ovray.errors import ConfigError
+from ovray.scoring.csv_files import common_type
+from ovray.scoring.records import Format, InputFile, Slice
+
+
+class DataSet:
+    """Is the rows of some files, one after the other.
+
+    Row numbers here are global: 0 is the first row of the first file.
+    """
+
+    def __init__(self, files: Sequence[InputFile], *, limit: int | None = None) -> None:
+        """Join files; ``limit`` keeps only that many rows from the start.
+
+        Raises ConfigError where files do not have the same columns of the same types.
+        """
+        if limit is not None and limit < 1:
+            raise ConfigError(f"the limit of rows is {limit}: it must be at least 1")
+        self.schema = _common_schema(files)
+        self._starts: list[int] = []
+        self._files: list[InputFile] = []
+        rows = 0
+        for file in files:
+            if limit is not None and rows >= limit:
+                break
+            self._starts.append(rows)
+            self._files.append(file)
+            rows += file.rows
+        self.rows = rows if limit is None else min(rows, limit)
+
+    @property
+    def files(self) -> tuple[InputFile, ...]:
+        """The files that rows are taken from, in order."""
+        return tuple(self._files)
+
+    @property
+    def cheap_cuts(self) -> tuple[int, ...]:
+        """Rows at which a chunk may begin without reading what stands before it; ends with ``rows``."""
+        starts = (
+            start + block.first_row
+            for start, file in zip(self._starts, self._files, strict=True)
+            for block in file.blocks
+        )
+        return (*(start for start in starts if start < self.rows), self.rows)
+
+    def slices(self, start: int, stop: int) -> tuple[Slice, ...]:
+        """Return where rows ``start`` up to, not including, ``stop`` are: what a replica needs to read them."""
+        if not 0 <= start <= stop <= self.rows:
+            raise ValueError(f"rows {start} to {stop} are not within the {self.rows} rows of the data set")
+        found = []
+        at = bisect_right(self._starts, start) - 1
+        while start < stop:
+            file, file_start = self._files[at], self._starts[at]
+            file_stop = min(stop, file_start + file.rows)
+            found.append(_slice(file, start - file_start, file_stop - file_start))
+            start = file_stop
+            at += 1
+        return tuple(found)
+
+
+def _slice(file: InputFile, start: int, stop: int) -> Slice:
+    first = bisect_right(file.blocks, start, key=lambda block: block.first_row) - 1
+    last = bisect_right(file.blocks, stop - 1, key=lambda block: block.first_row)
+    return Slice(ref=file.ref, start=start, stop=stop, blocks=file.blocks[first:last], size_bytes=file.size_bytes)
+
+
+def _common_schema(files: Sequence[InputFile]) -> pa.Schema:
+    """Return the columns that all files have, in the first file's order, each with the one type it has in all."""
+    first = files[0]
+    fields = {field.name: field for field in first.schema}
+    origin = dict.fromkeys(fields, first)
+    for file in files[1:]:
+        if file.schema.equals(first.schema) and all(file.schema.field(name) == fields[name] for name in fields):
+            continue
+        _check_names(first, file)
+        for field in file.schema:
+            known = fields[field.name]
+            merged = _common_field(known, origin[field.name], field, file)
+            if merged.type != known.type:
+                origin[field.name] = file
+            fields[field.name] = merged
+    return pa.schema(list(fields.values()))
+
+
+def _check_names(first: InputFile, file: InputFile) -> None:
+    names, others = set(first.schema.names), set(file.schema.names)
+    for lacking, having, name in (
+        *((file, first, name) for name in sorted(names - others)),
+        *((first, file, name) for name in sorted(others - names)),
+    ):
+        raise ConfigError(
+            f"{lacking.ref.name!r} has no column {name!r}, {having.ref.name!r} has;"
+            " all input files need the same columns: score them apart, or mend one"
+        )
+
+
+def _common_field(known: pa.Field, known_from: InputFile, field: pa.Field, file: InputFile) -> pa.Field:
+    merged: pa.Field | None = known
+    if known.type == field.type or pa.types.is_null(field.type):
+        merged = known
+    elif pa.types.is_null(known.type):
+        merged = field
+    elif known_from.ref.format is file.ref.format is Format.CSV:
+        merged = known.with_type(common_type(known.type, field.type))
+    elif known_from.ref.format is not file.ref.format:
+        # The types of CSV are guesses, those of Parquet are not: whole numbers may turn out to be meant as others.
+        of_csv, of_parquet = (known, field) if known_from.ref.format is Format.CSV else (field, known)
+        is_guess = pa.types.is_integer(of_csv.type) and pa.types.is_floating(of_parquet.type)
+        merged = of_parquet if is_guess else None
+    else:
+        merged = None
+    if merged is None:
+        raise ConfigError(
+            f"column {known.name!r} is {known.type} in {known_from.ref.name!r} but {field.type} in"
+            f" {file.ref.name!r}; it needs one type in all input files: score them apart, or mend one"
+        )
+    return merged.with_nullable(known.nullable or field.nullable)

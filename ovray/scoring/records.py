@@ -1,0 +1,90 @@
+"""What the rooms of scoring say to each other about data: files, blocks, slices, rows.
+
+Plain frozen records that travel between driver and replicas.  May not enter: ray, openvino, open files.
+Who fills them: files.py (which files), parquet.py and csv_files.py (what is in them), dataset.py (all as one).
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import pyarrow as pa
+
+
+class Format(Enum):
+    """Names a file format and the endings of names by which it is known."""
+
+    PARQUET = (".parquet", ".pq")
+    CSV = (".csv", ".csv.gz")
+
+    @classmethod
+    def of_name(cls, name: str) -> "Format | None":
+        """Return the format of a file of that name; ``None`` if ovray reads no such files."""
+        return next((known for known in cls if name.lower().endswith(known.value)), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRef:
+    """Points to one input file."""
+
+    #: As messages show it: what the caller typed, or the folder as typed and the file's path below it.
+    name: str
+    #: What any host opens: an absolute path, or a URL that pyarrow knows.
+    location: str
+    format: Format
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Describes a piece of a file where reading can begin without what stands before it.
+
+    A row group of a Parquet file; a run of whole records of a CSV file.
+    """
+
+    #: Counted from 0 within the file.
+    first_row: int
+    rows: int
+    #: Number of the row group, or the offset in (unpacked) bytes at which the records of a CSV block begin.
+    position: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputFile:
+    """Says what one file was found to hold when it was inspected."""
+
+    ref: FileRef
+    #: For CSV: the types that hold every value of the file.
+    schema: pa.Schema
+    rows: int
+    #: In order, without gaps, at least one.
+    blocks: tuple[Block, ...]
+    size_bytes: int
+    modified_ns: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """Holds all that a replica needs to read rows ``start`` up to, not including, ``stop`` of one file."""
+
+    ref: FileRef
+    start: int
+    stop: int
+    #: The blocks that these rows lie in; no others, so that a slice stays small whatever the file's size.
+    blocks: tuple[Block, ...]
+    #: The file's size when it was inspected: another size now means that the rows are no longer the same.
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Carries some rows of a file and knows which they are."""
+
+    #: The file as messages show it.
+    file: str
+    #: Counted from 0 within the file.
+    first_row: int
+    batch: pa.RecordBatch
+
+    def name_row(self, index: int) -> str:
+        """Say where row ``index`` of this batch comes from, as messages show it."""
+        return f"{self.file}, row {self.first_row + index} (the first is 0)"
