@@ -4,16 +4,14 @@ import sys
 
 import typer
 
+from ovray.cli.devices import devices
+from ovray.cli.doctor import doctor
 from ovray.cli.plan import plan
 from ovray.errors import OvrayError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-app.command()(plan)
-
-
-@app.callback()
-def _root() -> None:
-    """OpenVINO inference over every device of a Ray cluster."""
+for command in (plan, devices, doctor):
+    app.command()(command)
 
 
 def main() -> None:

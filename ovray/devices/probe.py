@@ -20,6 +20,7 @@ from ray._private.state import available_resources_per_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ovray.devices.hostprobe import ANSWER, own_versions
+from ovray.devices.inventory import ClusterProbe, LeftOut
 from ovray.devices.records import Host
 from ovray.devices.wire import host_from_json
 from ovray.errors import ConfigError
@@ -29,23 +30,6 @@ DEFAULT_TIMEOUT_S = 60.0
 
 #: Stands for ``/sys`` when it is set: a recorded tree of another machine.
 SYSFS_VARIABLE = "OVRAY_SYSFS_ROOT"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeftOut:
-    """A Ray node that cannot take part, and why."""
-
-    host: str
-    node_id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterProbe:
-    """What the nodes of a cluster said."""
-
-    hosts: tuple[Host, ...]
-    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,15 +130,8 @@ def problem_of(answer: NodeAnswer, own: Mapping[str, str]) -> str:
     """Return why a node cannot take part; empty if it can."""
     if answer.problem:
         return answer.problem
-    theirs = answer.fields.get("versions", {})
-    # "none" is a package that is there without having been installed, such as ovray shipped as a working_dir.
-    skewed = [
-        f"{name} {theirs[name]} (here: {version})"
-        for name, version in own.items()
-        if theirs.get(name, "none") not in ("none", version) and version != "none"
-    ]
-    if skewed:
-        return f"its versions differ: {', '.join(skewed)}"
+    if skew := version_skew(answer, own):
+        return f"its versions differ: {skew}"
     if "error" in answer.fields:
         return str(answer.fields["error"])
     try:
@@ -162,6 +139,17 @@ def problem_of(answer: NodeAnswer, own: Mapping[str, str]) -> str:
     except (KeyError, TypeError, ValueError) as error:
         return f"its answer is that of another version of ovray ({error!r})"
     return ""
+
+
+def version_skew(answer: NodeAnswer, own: Mapping[str, str]) -> str:
+    """Return which versions differ between a node and here, with both; empty if they agree."""
+    theirs = answer.fields.get("versions", {})
+    # "none" is a package that is there without having been installed, such as ovray shipped as a working_dir.
+    return ", ".join(
+        f"{name} {theirs[name]} (here: {version})"
+        for name, version in own.items()
+        if theirs.get(name, "none") not in ("none", version) and version != "none"
+    )
 
 
 def host_of(answer: NodeAnswer) -> Host:

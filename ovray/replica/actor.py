@@ -154,11 +154,10 @@ class Replica:
             return self._runners[job]
 
     def _take_cores(self) -> str | None:
-        if not self._spec.cpus:
+        if not self._spec.cpus or self._spec.sharing is CoreSharing.SHARED:
             return self._spec.memory_policy
-        if self._spec.sharing is CoreSharing.EXCLUSIVE:
-            # The process holds the lease to its end, however that comes.
-            self._lease = CoreLeases().acquire(self._spec.cpus, self._owner, self._lease_timeout_s)
+        # The process holds the lease to its end, however that comes.
+        self._lease = CoreLeases().acquire(self._spec.cpus, self._owner, self._lease_timeout_s)
         pin_process(self._spec.cpus)
         if self._spec.numa_node is not None and self._spec.memory_policy != "local":
             return bind_memory(self._spec.numa_node)

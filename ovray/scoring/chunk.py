@@ -12,12 +12,11 @@ import pyarrow as pa
 
 from ovray.errors import ReplicaError
 from ovray.replica.engine import Engine, Slot, Tensors
-from ovray.scoring.columns import Binding
-from ovray.scoring.outputs import OutputColumn, output_schema
 from ovray.scoring.parts import OutputFolder, PartWriter
 from ovray.scoring.reading import RowReader
 from ovray.scoring.records import Rows, Slice
 from ovray.scoring.results import ChunkResults
+from ovray.scoring.row_plan import RowPlan
 from ovray.scoring.tensors import fill
 
 
@@ -46,21 +45,8 @@ class ChunkReport:
 class ScoringWork:
     """Holds what every chunk of a job has in common; travels to each replica once."""
 
-    #: Of the columns that are read: inputs and kept ones.
-    read_schema: pa.Schema
-    kept: tuple[str, ...]
-    bindings: tuple[Binding, ...]
-    outputs: tuple[OutputColumn, ...]
+    rows: RowPlan
     folder: OutputFolder
-    #: Rows that one inference takes.
-    batch_rows: int
-    #: Rows that are decoded at once.
-    rows_per_read: int
-
-    @property
-    def result_schema(self) -> pa.Schema:
-        """Returns the columns of the parts."""
-        return output_schema(pa.schema([self.read_schema.field(name) for name in self.kept]), self.outputs)
 
     def open(self, engine: Engine) -> "ChunkScorer":
         """Makes the runner, in a replica."""
@@ -84,7 +70,7 @@ class ChunkScorer:
             ReplicaError: an inference failed.
         """
         rows = chunk.stop - chunk.start
-        results = ChunkResults(self._work.outputs, rows, self._work.batch_rows)
+        results = ChunkResults(self._work.rows.outputs, rows, self._work.rows.batch_rows)
         reader = self._take_reader()
         try:
             kept = self._infer(chunk, reader, results, cancelled)
@@ -92,9 +78,9 @@ class ChunkScorer:
             # Slots that run write into `results`: the chunk is not over before they have answered.
             results.wait()
             self._readers.put(reader)
-        schema = self._work.result_schema
+        schema = self._work.rows.result_schema
         with PartWriter(self._work.folder, chunk.start, chunk.stop, schema) as part:
-            columns = [*_columns(kept, self._work.kept), *results.take_columns()]
+            columns = [*_columns(kept, self._work.rows.kept), *results.take_columns()]
             part.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
             size_bytes = part.commit()
         return ChunkReport(rows=rows, part=part.name, size_bytes=size_bytes, engine_busy_s=self._engine.busy_s())
@@ -108,7 +94,7 @@ class ChunkScorer:
             for rows in reader.read(chunk.slices):
                 if cancelled.is_set():
                     raise ReplicaError(f"rows {chunk.start} to {chunk.stop} were cancelled")
-                kept.append(rows.batch.select(list(self._work.kept)))
+                kept.append(rows.batch.select(list(self._work.rows.kept)))
                 filling.add(rows)
             filling.flush()
         return kept
@@ -117,7 +103,7 @@ class ChunkScorer:
         try:
             return self._readers.get_nowait()
         except queue.Empty:
-            return RowReader(self._work.read_schema, rows_per_batch=self._work.rows_per_read)
+            return RowReader(self._work.rows.read_schema, rows_per_batch=self._work.rows.rows_per_read)
 
 
 class _Filling:
@@ -146,7 +132,7 @@ class _Filling:
         """Puts rows into slots."""
         at = 0
         while at < rows.batch.num_rows:
-            taken = min(self._work.batch_rows - self._rows_in_slot, rows.batch.num_rows - at)
+            taken = min(self._work.rows.batch_rows - self._rows_in_slot, rows.batch.num_rows - at)
             piece = Rows(file=rows.file, first_row=rows.first_row + at, batch=rows.batch.slice(at, taken))
             self._put(piece, taken)
             at += taken
@@ -168,12 +154,12 @@ class _Filling:
     def _put(self, piece: Rows, rows: int) -> None:
         if self._slot is None:
             self._slot = self._engine.acquire()
-        for binding in self._work.bindings:
+        for binding in self._work.rows.bindings:
             tensor = self._slot.inputs[binding.input_name]
             filled = slice(self._rows_in_slot, self._rows_in_slot + rows)
             fill(piece, binding, tensor[filled] if binding.has_batch else tensor[None])
         self._rows_in_slot += rows
-        if self._rows_in_slot == self._work.batch_rows:
+        if self._rows_in_slot == self._work.rows.batch_rows:
             self.flush()
 
 

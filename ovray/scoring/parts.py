@@ -23,7 +23,8 @@ from ovray.scoring.files import is_url, one_line, resolve
 _PART = re.compile(r"part-(\d{12,})-(\d{12,})\.parquet")
 
 #: What ovray itself puts beside the parts: its notes, and parts that are not complete.
-_OURS = ("_ovray", ".part-")
+_UNFINISHED = ".part-"
+_OURS = ("_ovray", _UNFINISHED)
 
 _NAMES_SHOWN = 3
 
@@ -44,6 +45,11 @@ def part_range(name: str) -> tuple[int, int] | None:
     """Return the rows that a part of this name holds; ``None`` if it is no part's name."""
     found = _PART.fullmatch(name)
     return (int(found[1]), int(found[2])) if found else None
+
+
+def is_unfinished(name: str) -> bool:
+    """Return whether a file of this name is a part under way, or one whose writer died."""
+    return name.startswith(_UNFINISHED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

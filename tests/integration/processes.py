@@ -1,5 +1,6 @@
 """Starts real Python processes for tests, talks to them line by line, and ends every one of them."""
 
+import os
 import select
 import subprocess
 import sys
@@ -12,9 +13,10 @@ DEADLINE_S = 60.0
 class Script:
     """Is a Python program that prints a line when it gets somewhere, and reads one to be told to go on."""
 
-    def __init__(self, source: str, *arguments: str) -> None:
+    def __init__(self, source: str, *arguments: str, **environment: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-u", "-c", source, *arguments],
+            env={**os.environ, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -43,8 +45,8 @@ class Script:
 
 
 @contextmanager
-def running(source: str, *arguments: str) -> Iterator[Script]:
-    script = Script(source, *arguments)
+def running(source: str, *arguments: str, **environment: str) -> Iterator[Script]:
+    script = Script(source, *arguments, **environment)
     try:
         yield script
     finally:

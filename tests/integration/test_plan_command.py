@@ -2,15 +2,17 @@
 
 import json
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
 
-from ovray.cli.main import main
+from ovray.cli.plan import plan
 from ovray.devices.probe import SYSFS_VARIABLE
 from ovray.driver import planning
 from ovray.errors import ConfigError
@@ -29,23 +31,21 @@ def record(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv(SYSFS_VARIABLE, str(write_sysfs(tmp_path, machine)))
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["ovray", "plan", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
+def run(*arguments: str) -> Result:
+    app = typer.Typer()
+    app.command()(plan)
+    return CliRunner().invoke(app, arguments)
 
 
-def test_both_sockets_of_a_recorded_machine_are_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_both_sockets_of_a_recorded_machine_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record(TWO_SOCKETS_SMT, tmp_path, monkeypatch)
 
-    code = run(monkeypatch, "--devices", "CPU")
+    result = run("--devices", "CPU")
 
     host = socket.gethostname()
-    header, first, second = capsys.readouterr().out.splitlines()
-    assert code == 0
+    assert result.exception is None
+    header, first, second = result.output.splitlines()
+    assert result.exit_code == 0
     assert header.split() == [
         *("replica", "device", "host", "NUMA", "node", "CPUs"),
         *("threads", "streams", "nireq", "precision", "memory"),
@@ -55,15 +55,15 @@ def test_both_sockets_of_a_recorded_machine_are_used(
 
 
 def test_json_has_the_promised_keys_and_what_only_a_model_tells_is_null(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record(HYBRID_CLIENT, tmp_path, monkeypatch)
 
-    code = run(monkeypatch, "--devices", "CPU", "--hint", "latency", "--precision", "f32", "--json")
+    result = run("--devices", "CPU", "--hint", "latency", "--precision", "f32", "--json")
 
-    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    document: dict[str, Any] = json.loads(result.output)
     (replica,) = document["replicas"]
-    assert code == 0
+    assert result.exit_code == 0
     assert document["warnings"] == []
     assert replica.pop("memory_policy") in ("preferred:0", "first-touch")
     assert replica == {
@@ -82,26 +82,22 @@ def test_json_has_the_promised_keys_and_what_only_a_model_tells_is_null(
     }
 
 
-def test_warnings_stand_below_the_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_warnings_stand_below_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record(QUOTA_CONTAINER, tmp_path, monkeypatch)
 
-    run(monkeypatch, "--devices", "CPU")
+    result = run("--devices", "CPU")
 
-    last = capsys.readouterr().out.splitlines()[-1]
+    last = result.output.splitlines()[-1]
     assert last.startswith(f"warning: the CPU quota of {socket.gethostname()} (2.5) allows 2 CPUs")
 
 
-def test_an_unknown_device_ends_with_code_2_and_says_what_there_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_device_is_refused_with_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record(TWO_SOCKETS_SMT, tmp_path, monkeypatch)
 
-    code = run(monkeypatch, "--devices", "CPU.7")
+    result = run("--devices", "CPU.7")
 
-    assert code == 2
-    assert "nothing here is 'CPU.7'" in capsys.readouterr().err
+    assert isinstance(result.exception, ConfigError)
+    assert "nothing here is 'CPU.7'; there are" in str(result.exception)
 
 
 def test_an_unknown_hint_is_refused() -> None:

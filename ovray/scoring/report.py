@@ -1,0 +1,56 @@
+"""What ``ovray.score`` gives back: the figures of a job that has all of its rows.
+
+May not enter: how they came about.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreReport:
+    """Says what a scoring job did.  ``to_json`` has the keys of ``ovray score --json``."""
+
+    #: Rows in the output.
+    rows: int
+    #: The whole call.
+    seconds: float
+    #: From the first replica ready to the last row.
+    run_seconds: float
+    #: ``rows / run_seconds``.
+    rows_per_s: float
+    #: Rows that could not be scored.
+    errors: int
+    #: Rows that an earlier run had done.
+    resumed_rows: int
+    #: The folder that holds the results.
+    output: str
+    #: One row a replica: ``id, host, device, pid, cpus, nireq, rows, busy_s``.
+    replicas: pd.DataFrame
+    #: What the caller should know although the job ended well, such as a device that could not take part.
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the figures as plain values that ``json.dumps`` takes."""
+        return {
+            "rows": self.rows,
+            "seconds": self.seconds,
+            "run_seconds": self.run_seconds,
+            "rows_per_s": self.rows_per_s,
+            "errors": self.errors,
+            "resumed_rows": self.resumed_rows,
+            "output": self.output,
+            "replicas": [
+                {str(key): _plain(value) for key, value in row.items()}
+                for row in self.replicas.to_dict(orient="records")
+            ],
+        }
+
+
+def _plain(value: Any) -> Any:
+    """Turns what pandas hands out into what JSON has."""
+    if isinstance(value, tuple):
+        return list(value)
+    return value.item() if hasattr(value, "item") else value

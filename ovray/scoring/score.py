@@ -1,0 +1,241 @@
+"""Scores a data set: checks all that can be checked, starts replicas, has every row done, reports.
+
+Here the rooms meet; each step is decided in its own.  May not enter: printing, the command line.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import openvino as ov
+import pandas as pd
+
+from ovray.core.events import JobSubmitted
+from ovray.core.scheduler import Scheduler
+from ovray.devices.records import CoreSharing, Hint, Plan, ReplicaSpec
+from ovray.driver.job import JOB, JobDriver, Outcome, Progress
+from ovray.driver.placement import PlacementOptions, place
+from ovray.driver.session import ray_session
+from ovray.driver.transport import Inbox, RayTransport
+from ovray.errors import ConfigError
+from ovray.replica.actor import Workload
+from ovray.replica.model import pack, read_model, with_plain_types
+from ovray.replica.properties import compile_properties
+from ovray.scoring.batching import BatchSize
+from ovray.scoring.chunk import Chunk, ScoringWork
+from ovray.scoring.dataset import DataSet
+from ovray.scoring.files import find_files
+from ovray.scoring.inspection import inspect_all, inspects_here
+from ovray.scoring.parts import OutputFolder
+from ovray.scoring.report import ScoreReport
+from ovray.scoring.row_plan import plan_rows
+from ovray.scoring.settling import open_folder, settle_folder
+
+#: A chunk is one part: short enough that a person sees progress, long enough that its file costs nothing.
+MAX_CHUNK_S = 5.0
+
+PathOrUrl = str | os.PathLike[str]
+
+REPLICA_COLUMNS = ("id", "host", "device", "pid", "cpus", "nireq", "rows", "busy_s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreOptions:
+    """Says how a data set is to be scored; ``score`` documents each."""
+
+    inputs: tuple[str, ...] = ()
+    keep: tuple[str, ...] | None = None
+    batch_size: BatchSize = "auto"
+    config: Mapping[str, str] = field(default_factory=dict)
+    limit: int | None = None
+    placement: PlacementOptions = field(default_factory=PlacementOptions)
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Tells a watcher what goes on before rows are scored."""
+
+    text: str
+
+
+Watch = Callable[[Stage | Plan | Progress], None]
+
+
+def score(  # noqa: PLR0913 (the public face: every option has its name)
+    model: PathOrUrl | ov.Model,
+    inputs: PathOrUrl | Sequence[PathOrUrl],
+    *,
+    output: PathOrUrl,
+    devices: str = "MULTI",
+    input: str | Sequence[str] = (),
+    keep: Sequence[str] | None = None,
+    hint: str = "THROUGHPUT",
+    batch_size: BatchSize = "auto",
+    config: Mapping[str, str] | None = None,
+    precision: str | None = None,
+    address: str | None = None,
+    limit: int | None = None,
+    share_cores: bool = False,
+    lease_timeout_s: float = PlacementOptions().lease_timeout_s,
+) -> ScoreReport:
+    """Scores every row of some files and writes the results as a folder of Parquet files.
+
+    Args:
+        model: a file that OpenVINO reads, or a model in memory.
+        inputs: Parquet and CSV files, folders, globs and URLs that pyarrow opens; their rows count in this order.
+        output: the folder for the results; must be new or empty.
+        devices: device string; ``MULTI`` is every device of the cluster.
+        input: which column feeds which input: ``"COL"``, ``"NAME=COL"``, ``"pixel_*"``.
+        keep: columns carried over; ``None`` keeps every column that is not an input.
+        hint: OpenVINO's performance hint, ``THROUGHPUT``, ``LATENCY`` or ``CUMULATIVE_THROUGHPUT``.
+        batch_size: rows in one inference; ``"auto"`` chooses from the size of a row.
+        config: OpenVINO properties for every replica.
+        precision: ``f32``, ``f16`` or ``bf16`` for every replica; ``None`` leaves it to each device.
+        address: ``HOST:PORT`` of a Ray head; ``None`` uses the Ray at hand, or starts one and stops it again.
+        limit: scores the first rows only.
+        share_cores: lets replicas run on cores that others hold.
+        lease_timeout_s: seconds to wait for cores that others hold.
+
+    Returns:
+        The figures; the rows are in ``output``: kept columns, then one column for each output of the model.
+
+    Raises:
+        ConfigError: something that you can mend; nothing was scored and nothing is left behind.
+        DataError: rows could not be read, prepared or written.
+        ReplicaError: no replica was left.
+
+    Example:
+        >>> from ovray import digits
+        >>> report = score(digits.model_file(), [digits.held_out_file()], output="scores")  # doctest: +SKIP
+        >>> report.rows  # doctest: +SKIP
+        540
+    """
+    options = ScoreOptions(
+        inputs=(input,) if isinstance(input, str) else tuple(input),
+        keep=None if keep is None else tuple(keep),
+        batch_size=batch_size,
+        config=config or {},
+        limit=limit,
+        placement=PlacementOptions(
+            devices=devices,
+            hint=parse_hint(hint),
+            precision=precision,
+            sharing=CoreSharing.SHARED if share_cores else CoreSharing.EXCLUSIVE,
+            lease_timeout_s=lease_timeout_s,
+        ),
+        address=address,
+    )
+    paths = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    return run(model, paths, output, options, watch=lambda _: None)
+
+
+def parse_hint(text: str) -> Hint:
+    """Reads a performance hint.  Raises ConfigError that lists them."""
+    try:
+        return Hint(text.upper())
+    except ValueError as error:
+        raise ConfigError(
+            f"there is no hint {text!r}; OpenVINO has {', '.join(hint.value for hint in Hint)}"
+        ) from error
+
+
+def run(
+    model: PathOrUrl | ov.Model,
+    inputs: Sequence[PathOrUrl],
+    output: PathOrUrl,
+    options: ScoreOptions,
+    watch: Watch,
+) -> ScoreReport:
+    """Does what ``score`` documents, and tells ``watch`` how it goes."""
+    began_s = time.monotonic()
+    _check_numbers(options)
+    watch(Stage(text="reading the model and the inputs"))
+    graph = with_plain_types(read_model(model))
+    files = find_files(inputs)
+    with ExitStack() as stack:
+        if not inspects_here(files):
+            stack.enter_context(ray_session(options.address))
+        data = DataSet(inspect_all(files, rows_wanted=options.limit), limit=options.limit)
+        rows = plan_rows(graph, data, options.inputs, options.keep, options.batch_size)
+        folder = stack.enter_context(open_folder(output))
+        watch(Stage(text="connecting to Ray"))
+        stack.enter_context(ray_session(options.address))
+        watch(Stage(text="placing replicas"))
+        plan = place(options.placement)
+        watch(plan)
+        workload = Workload(model=pack(graph), batch_rows=rows.batch_rows)
+        work = ScoringWork(rows=rows, folder=folder)
+        outcome = _score(workload, work, data, plan, options, watch)
+        settle_folder(folder, [(commit.start, commit.stop) for commit in outcome.commits])
+    return _report(plan, outcome, folder, data.rows, time.monotonic() - began_s)
+
+
+def _check_numbers(options: ScoreOptions) -> None:
+    if options.limit is not None and options.limit < 1:
+        raise ConfigError(f"--limit {options.limit}: give 1 or more, or leave it out for all rows")
+    if options.batch_size != "auto" and options.batch_size < 1:
+        raise ConfigError(f"--batch-size {options.batch_size}: give 1 or more, or auto")
+
+
+def _score(
+    workload: Workload, work: ScoringWork, data: DataSet, plan: Plan, options: ScoreOptions, watch: Watch
+) -> Outcome:
+    inbox: Inbox = Inbox()
+    transport = RayTransport(
+        inbox,
+        owner=f"ovray score to {work.folder.name}, driver pid {os.getpid()}",
+        lease_timeout_s=options.placement.lease_timeout_s,
+    )
+    transport.put(workload, work)
+    replicas = [(spec, compile_properties(spec, options.config)) for spec in plan.replicas]
+
+    def piece_of(start: int, stop: int) -> Chunk:
+        return Chunk(start=start, stop=stop, slices=data.slices(start, stop))
+
+    job = JobSubmitted(
+        job=JOB,
+        ranges=((0, data.rows),),
+        cheap_cuts=data.cheap_cuts,
+        min_chunk_rows=work.rows.batch_rows,
+        max_chunk_rows=work.rows.max_chunk_rows,
+        max_chunk_s=MAX_CHUNK_S,
+    )
+    return JobDriver(Scheduler(), transport, inbox).run(replicas, job, piece_of, watch)
+
+
+def _report(plan: Plan, outcome: Outcome, folder: OutputFolder, rows: int, seconds: float) -> ScoreReport:
+    table = pd.DataFrame(
+        [_replica_row(spec, outcome) for spec in plan.replicas if spec.id in outcome.reports],
+        columns=list(REPLICA_COLUMNS),
+    )
+    failures = tuple(
+        f"{replica} did not take part to the end: {error}" for replica, error in outcome.failures.items()
+    )
+    return ScoreReport(
+        rows=rows,
+        seconds=seconds,
+        run_seconds=outcome.run_s,
+        rows_per_s=rows / outcome.run_s if outcome.run_s > 0 else 0.0,
+        errors=0,
+        resumed_rows=0,
+        output=folder.name,
+        replicas=table,
+        warnings=(*plan.warnings, *failures),
+    )
+
+
+def _replica_row(spec: ReplicaSpec, outcome: Outcome) -> dict[str, object]:
+    reports = [commit.result for commit in outcome.commits if commit.replica == spec.id]
+    return {
+        "id": spec.id,
+        "host": spec.host,
+        "device": spec.device,
+        "pid": outcome.reports[spec.id].pid,
+        "cpus": spec.cpus,
+        "nireq": outcome.reports[spec.id].engine.nireq,
+        "rows": sum(report.rows for report in reports),
+        "busy_s": max((report.engine_busy_s for report in reports), default=0.0),
+    }
