@@ -1,22 +1,89 @@
-"""The command ``ovray``: hands each command to its file, and turns errors into one line and an exit code."""
+"""The command ``ovray``: hands each command to its file, and turns errors into one line and an exit code.
 
+May not enter: what commands do.  Modules that are slow to import are imported inside the commands.
+"""
+
+import signal
 import sys
+import traceback
+from contextlib import ExitStack
+from types import FrameType
+from typing import Annotated, Any
 
 import typer
 
+from ovray.cli.demo import demo
 from ovray.cli.devices import devices
 from ovray.cli.doctor import doctor
+from ovray.cli.plan import plan
+from ovray.cli.score import score
+from ovray.cli.terminal import chatter_kept_away, messages
 from ovray.errors import OvrayError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
-app.command()(devices)
-app.command()(doctor)
+#: As a shell counts them: 128 and the number of the signal.
+_INTERRUPTED = 128 + signal.SIGINT
+
+_EPILOG = "--debug, anywhere on the line, shows tracebacks and all that Ray and OpenVINO print."
+
+app = typer.Typer(
+    no_args_is_help=True,
+    epilog=_EPILOG,
+    pretty_exceptions_enable=False,
+    help="OpenVINO inference over every device of a Ray cluster.",
+)
+for command in (score, demo, plan, devices, doctor):
+    app.command(epilog=_EPILOG)(command)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as version_of
+
+        print(f"ovray {version_of('ovray')}")
+        raise typer.Exit()
 
 
 def main() -> None:
-    """Run the command line."""
-    try:
-        app()
-    except OvrayError as error:
-        print(f"ovray: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    """Runs the command line and ends the process: 0 done, 2 what the caller can mend, 1 what failed under way."""
+    arguments = sys.argv[1:]
+    is_debugging = "--debug" in arguments
+    signal.signal(signal.SIGTERM, _interrupt)
+    with ExitStack() as stack:
+        if not is_debugging:
+            stack.enter_context(chatter_kept_away())
+        try:
+            code = app([word for word in arguments if word != "--debug"], "ovray", standalone_mode=False)
+        except Exception as error:  # noqa: BLE001 (the boundary: everything ends in one line and a code)
+            if is_debugging:
+                traceback.print_exc()
+            code = _explain(error)
+        except KeyboardInterrupt:
+            messages.say("ovray: interrupted; what was complete is kept, the rest was taken away")
+            code = _INTERRUPTED
+    sys.exit(code or 0)
+
+
+def _explain(error: Exception) -> int:
+    """Says what went wrong; returns the exit code."""
+    if isinstance(error, OvrayError):
+        messages.say(f"ovray: {error}")
+        return error.exit_code
+    if isinstance(error, typer.TyperException):
+        what = getattr(error, "format_message", error.__str__)()
+        messages.say(f"ovray: {what} `ovray COMMAND --help` shows what a command takes.")
+        return 2
+    if isinstance(error, typer.Abort):
+        return 1
+    messages.say(
+        f"ovray: {type(error).__name__}: {' '.join(str(error).split())[:500]}; this should not happen: please"
+        " report it; --debug shows where"
+    )
+    return 1
+
+
+def _interrupt(number: int, frame: FrameType | None) -> Any:
+    """Ends as Ctrl-C does when the job system stops us."""
+    raise KeyboardInterrupt

@@ -11,6 +11,7 @@ from ovray.devices.plan import PlanOptions, make_plan
 from ovray.devices.probe import probe_cluster, recorded_sysfs_root
 from ovray.devices.records import CoreSharing, Hint, Plan
 from ovray.devices.resources import check_resources
+from ovray.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,27 @@ class PlacementOptions:
     sharing: CoreSharing = CoreSharing.EXCLUSIVE
     #: How long to wait for cores that others hold.
     lease_timeout_s: float = 30.0
+
+    @classmethod
+    def parse(
+        cls, *, devices: str, hint: str, precision: str | None, share_cores: bool, lease_timeout_s: float
+    ) -> "PlacementOptions":
+        """Reads what callers type.
+
+        Raises:
+            ConfigError: there is no such hint, or the time is below zero.
+        """
+        if hint.upper() not in Hint.__members__:
+            raise ConfigError(f"there is no hint {hint!r}; OpenVINO has {', '.join(Hint.__members__)}")
+        if lease_timeout_s < 0:
+            raise ConfigError(f"the lease timeout is {lease_timeout_s:g} s; give 0 or more")
+        return cls(
+            devices=devices,
+            hint=Hint[hint.upper()],
+            precision=precision,
+            sharing=CoreSharing.SHARED if share_cores else CoreSharing.EXCLUSIVE,
+            lease_timeout_s=lease_timeout_s,
+        )
 
 
 def place(options: PlacementOptions) -> Plan:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ovray.core.events import JobSubmitted
 from ovray.core.scheduler import Scheduler
-from ovray.devices.records import CoreSharing, Hint, Plan, ReplicaSpec
+from ovray.devices.records import Plan, ReplicaSpec
 from ovray.driver.job import JOB, JobDriver, Outcome, Progress
 from ovray.driver.placement import PlacementOptions, place
 from ovray.driver.session import ray_session
@@ -119,27 +119,17 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
         batch_size=batch_size,
         config=config or {},
         limit=limit,
-        placement=PlacementOptions(
+        placement=PlacementOptions.parse(
             devices=devices,
-            hint=parse_hint(hint),
+            hint=hint,
             precision=precision,
-            sharing=CoreSharing.SHARED if share_cores else CoreSharing.EXCLUSIVE,
+            share_cores=share_cores,
             lease_timeout_s=lease_timeout_s,
         ),
         address=address,
     )
     paths = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     return run(model, paths, output, options, watch=lambda _: None)
-
-
-def parse_hint(text: str) -> Hint:
-    """Reads a performance hint.  Raises ConfigError that lists them."""
-    try:
-        return Hint(text.upper())
-    except ValueError as error:
-        raise ConfigError(
-            f"there is no hint {text!r}; OpenVINO has {', '.join(hint.value for hint in Hint)}"
-        ) from error
 
 
 def run(

@@ -1,0 +1,36 @@
+"""The options that every command takes which places or starts replicas: written once."""
+
+from typing import Annotated
+
+import typer
+
+DevicesOption = Annotated[
+    str,
+    typer.Option(
+        "--devices",
+        "-d",
+        metavar="DEVICES",
+        help="Device string: MULTI (all there are), CPU, CPU.1, CPU@0-3, CPU*2, GPU, 'CPU(4)', HOST/CPU, lists of"
+        " these, '-GPU' to leave one out.",
+    ),
+]
+HintOption = Annotated[
+    str, typer.Option(metavar="HINT", help="THROUGHPUT, LATENCY or CUMULATIVE_THROUGHPUT, as OpenVINO means them.")
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(metavar="TYPE", help="f32, f16 or bf16 on every replica. Default: each device's own choice."),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Head of a Ray cluster. Default: RAY_ADDRESS, a Ray running here, or one of its own for the command.",
+    ),
+]
+ShareCoresOption = Annotated[
+    bool, typer.Option("--share-cores", help="Run on cores that others hold, unpinned; slower for both.")
+]
+LeaseTimeoutOption = Annotated[
+    float, typer.Option(metavar="SECONDS", help="How long to wait for cores that others hold.")
+]

@@ -1,0 +1,103 @@
+"""``ovray score``: arguments in, a progress display and a table or JSON out."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from ovray.cli.placement_options import (
+    AddressOption,
+    DevicesOption,
+    HintOption,
+    LeaseTimeoutOption,
+    PrecisionOption,
+    ShareCoresOption,
+)
+from ovray.errors import ConfigError
+
+
+def score(
+    model: Annotated[
+        str, typer.Argument(help="A model file that OpenVINO reads: .xml, .onnx, .tflite, .pb, .pdmodel.")
+    ],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Parquet and CSV files, folders, globs or URLs.")
+    ],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the results; must be new or empty.")],
+    devices: DevicesOption = "MULTI",
+    input: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="[NAME=]COL",
+            help="Column that feeds the model, or NAME=COL for its input NAME; a wildcard such as 'pixel_*' makes"
+            " one vector of many columns. Default: the column with the input's name, else the only one that fits.",
+        ),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(metavar="COL,...", help="Columns carried over. Default: every column that is not an input."),
+    ] = None,
+    hint: HintOption = "THROUGHPUT",
+    batch_size: Annotated[str, typer.Option(metavar="N|auto", help="Rows in one inference.")] = "auto",
+    config: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="OpenVINO property for every replica; repeatable."),
+    ] = None,
+    precision: PrecisionOption = None,
+    address: AddressOption = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Score the first N rows only.")] = None,
+    share_cores: ShareCoresOption = False,
+    lease_timeout: LeaseTimeoutOption = 30.0,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, on the last line, instead of a table.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress and no table.")] = False,
+) -> None:
+    """Score every row of a data set, exactly once, on every device of the cluster.
+
+    Writes a folder of Parquet files with the kept columns and one column for each output of the model.
+    """
+    from ovray.cli.printing import print_json
+    from ovray.cli.progress import display, print_report
+    from ovray.driver.placement import PlacementOptions
+    from ovray.scoring.score import ScoreOptions, run
+
+    options = ScoreOptions(
+        inputs=tuple(input or ()),
+        keep=None if keep is None else tuple(name.strip() for name in keep.split(",") if name.strip()),
+        batch_size=_batch_size(batch_size),
+        config=_properties(config or []),
+        limit=limit,
+        placement=PlacementOptions.parse(
+            devices=devices,
+            hint=hint,
+            precision=precision,
+            share_cores=share_cores,
+            lease_timeout_s=lease_timeout,
+        ),
+        address=address,
+    )
+    with display(shown=not (quiet or json)) as watch:
+        report = run(model, inputs, output, options, watch)
+    if json:
+        print_json(report.to_json())
+    elif not quiet:
+        print_report(report)
+
+
+def _batch_size(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not text.isdigit():
+        raise ConfigError(f"--batch-size {text!r}: give a number of rows, or auto")
+    return int(text)
+
+
+def _properties(pairs: list[str]) -> dict[str, str]:
+    properties = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise ConfigError(f"--config {pair!r}: give KEY=VALUE, such as CACHE_DIR=/var/cache/ovray")
+        properties[key.strip()] = value.strip()
+    return properties
