@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ovray.devices.grammar import parse
+from ovray.devices.inventory import ClusterProbe
 from ovray.devices.plan import PlanOptions, make_plan
-from ovray.devices.probe import ClusterProbe, probe_cluster, probe_local_host, recorded_sysfs_root
+from ovray.devices.probe import probe_cluster, probe_local_host, recorded_sysfs_root
 from ovray.devices.records import CoreSharing, Hint, Plan
 from ovray.devices.resources import check_resources
 from ovray.driver.session import has_ray, ray_session
