@@ -8,10 +8,17 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from ovray.cli.placement_options import (
+    AddressOption,
+    DevicesOption,
+    HintOption,
+    LeaseTimeoutOption,
+    PrecisionOption,
+    ShareCoresOption,
+)
 from ovray.cli.printing import print_json, standard_output
 from ovray.devices.cpulist import format_cpu_list
 from ovray.devices.records import Plan
-from ovray.driver import planning
 
 #: Columns of the table: heading, and the key of the row it shows.
 COLUMNS = (
@@ -31,24 +38,31 @@ MEASURED = (("compile s", "compile_s"), ("first ms", "first_inference_ms"), ("RS
 
 
 def plan(
-    devices: Annotated[
-        str, typer.Option(help="Device string, such as 'MULTI:GPU,CPU*2'; MULTI is every device of the cluster.")
-    ] = "MULTI",
-    hint: Annotated[str, typer.Option(help="LATENCY, THROUGHPUT or CUMULATIVE_THROUGHPUT.")] = "THROUGHPUT",
-    precision: Annotated[
-        str | None, typer.Option(help="f32, f16 or bf16 for every replica; without it, each device's own.")
+    model: Annotated[
+        str | None, typer.Argument(help="A model file; it is compiled and run on every replica, then they end.")
     ] = None,
-    share_cores: Annotated[
-        bool, typer.Option("--share-cores", help="Use cores that others hold: no pinning, threads divided.")
-    ] = False,
-    address: Annotated[
-        str | None, typer.Option(help="HOST:PORT of a Ray cluster; without it, a running one or this machine.")
-    ] = None,
+    devices: DevicesOption = "MULTI",
+    hint: HintOption = "THROUGHPUT",
+    precision: PrecisionOption = None,
+    share_cores: ShareCoresOption = False,
+    lease_timeout: LeaseTimeoutOption = 30.0,
+    address: AddressOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show where every replica would run, before anything is compiled."""
+    """Show where every replica would run; with MODEL also what it turns out to be there.
+
+    Without MODEL nothing is compiled, and no core is taken.
+    """
+    from ovray.driver import planning
+
     found = planning.plan(
-        devices=devices, hint=hint, precision=precision, share_cores=share_cores, address=address
+        model,
+        devices=devices,
+        hint=hint,
+        precision=precision,
+        share_cores=share_cores,
+        lease_timeout_s=lease_timeout,
+        address=address,
     )
     if as_json:
         print_json({"replicas": found.rows(), "warnings": found.warnings})

@@ -78,7 +78,7 @@ class RayTransport:
         #: References whose answer is still to come.  Ray may crash the driver when one is dropped before.
         self._pending: dict[Future[Any], Any] = {}
 
-    def put(self, workload: Workload, work: Work) -> None:
+    def put(self, workload: Workload, work: Work | None) -> None:
         """Hands over the model and the job, before any replica is started."""
         self._workload = ray.put(workload)
         self._work = ray.put(work)

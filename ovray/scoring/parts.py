@@ -50,11 +50,6 @@ def part_range(name: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def is_unfinished(name: str) -> bool:
-    """Return whether a file of this name is a part under way, or one whose writer died."""
-    return name.startswith(_UNFINISHED)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFolder:
     """Names the folder that takes the parts, on any host, and what was made for it."""
