@@ -144,6 +144,7 @@ class CoreLeases:
 
         Raises:
             CoresTakenError: the time is over; names each taken CPU with the pid and job of its owner.
+            ConfigError: a lock file is not as ovray makes it, or cannot be made.
         """
         wanted = sorted(whole_cores(cpus, self._sysfs_root))
         give_up_at_s = time.monotonic() + max(timeout_s, GRACE_S)
@@ -159,7 +160,11 @@ class CoreLeases:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def held(self) -> dict[int, LeaseOwner]:
-        """Return which logical CPUs of this host are leased at this moment, and by whom."""
+        """Return which logical CPUs of this host are leased at this moment, and by whom.
+
+        Raises:
+            ConfigError: a lock file is not as ovray makes it.
+        """
         owners: dict[int, LeaseOwner] = {}
         for path in sorted(self.directory.glob(_file_name("*"))):
             with contextlib.suppress(FileNotFoundError, ValueError):
@@ -212,7 +217,8 @@ def default_directory() -> Path:
         return Path(named)
     for directory in DIRECTORIES:
         with contextlib.suppress(OSError):
-            if stat.S_IMODE(directory.stat().st_mode) == 0o1777:
+            # With this mode only a file system that is mounted read-only can refuse, and it refuses everybody.
+            if stat.S_IMODE(directory.stat().st_mode) == 0o1777 and os.access(directory, os.W_OK):
                 return directory
     raise ConfigError(
         f"none of {', '.join(map(str, DIRECTORIES))} is open to every user (mode 1777); no core was "
@@ -264,10 +270,13 @@ def _bad_file(path: Path, why: str) -> ConfigError:
 
 def _create(path: Path) -> None:
     """Make a lock file that every user can open.  It appears under its name with the right mode, or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".ovray-") as draft:
-        os.fchmod(draft.fileno(), 0o666)
-        with contextlib.suppress(FileExistsError):
-            os.link(draft.name, path)
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".ovray-") as draft:
+            os.fchmod(draft.fileno(), 0o666)
+            with contextlib.suppress(FileExistsError):
+                os.link(draft.name, path)
+    except OSError as error:
+        raise _bad_file(path, f"cannot be made ({error.strerror})") from error
 
 
 def _try_lock(path: Path) -> int | None:

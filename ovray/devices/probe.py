@@ -237,7 +237,7 @@ def _collected(node: RayNode, reference: Any, asked_s: float) -> NodeAnswer:
     try:
         return _node_answer(node, ray.get(reference), asked_s)
     except ray.exceptions.RayError as error:
-        problem = str(error).strip().splitlines()[-1]
+        problem = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         return NodeAnswer(node=node, problem=problem, asked_s=asked_s, answered_s=time.time())
 
 
