@@ -32,6 +32,8 @@ def open_folder(typed: str | PathLike[str]) -> Iterator[OutputFolder]:
 def settle_folder(folder: OutputFolder, ranges: Iterable[tuple[int, int]]) -> None:
     """Checks that the folder holds just these rows; takes away what replicas left that were lost or too late.
 
+    A lost replica may have committed its chunk before its rows were cut anew: what the driver counted is right.
+
     Raises:
         DataError: a part that was reported complete is not there.
     """
