@@ -3,32 +3,30 @@
 Nothing but arguments and printing in here: the rehearsal is core/simulation.py.
 """
 
-import json
 import math
 import random
 import re
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
+from rich import box
 from rich.table import Table
 
+from ovray.cli.printing import print_json, standard_output
 from ovray.core.faults import Fault, SlowDown, bound_s, random_deaths
 from ovray.core.ids import ReplicaId
 from ovray.core.policies import SchedulePolicy
 from ovray.core.scheduler import Scheduler
 from ovray.core.simulated_replica import ReplicaModel
 from ovray.core.simulation import JobReport, ReplicaReport, RequestReport, Simulation, Surroundings
+from ovray.devices.grammar import DeviceEntry, DeviceString, parse
 from ovray.errors import ConfigError
 
-_ENTRY = re.compile(r"SIM(?:\*(?P<count>\d+))?(?:\((?P<nireq>\d+)\))?(?:\?(?P<settings>.*))?", re.DOTALL)
 _SLOW_DOWN = re.compile(r"SIM#(?P<number>\d+)@(?P<at>[\d.]+)(?P<unit>%|s)=(?P<factor>[\d.]+)")
-_SETTINGS = ("ms", "nireq", "compile_s", "jitter")
 
 #: Up to this many replicas are printed one by one, more are summed up by device entry.
 _REPLICAS_PRINTED = 24
@@ -165,13 +163,11 @@ def _request_figures(policy: SchedulePolicy, report: RequestReport, seconds: flo
 
 def _print_json(entries: _Entries, results: Sequence[tuple[dict[str, Any], tuple[ReplicaReport, ...]]]) -> None:
     figures, _ = results[0]
-    sys.stdout.write(json.dumps(figures) + "\n")
+    print_json(figures)
 
 
 def _print_job(entries: _Entries, results: Sequence[tuple[dict[str, Any], tuple[ReplicaReport, ...]]]) -> None:
-    table = Table(
-        "policy", "makespan s", "bound s", "efficiency", "longest tail s", "lost", "duplicated", "events/s"
-    )
+    table = _table("policy", "makespan s", "bound s", "efficiency", "tail s", "lost", "twice", "events/s")
     for figures, replicas in results:
         table.add_row(
             figures["policy"],
@@ -183,7 +179,7 @@ def _print_job(entries: _Entries, results: Sequence[tuple[dict[str, Any], tuple[
             str(figures["duplicated"]),
             f"{figures['events_per_s']:,.0f}",
         )
-    console = Console()
+    console = standard_output()
     console.print(table)
     console.print(_replica_table(entries, *results[0]))
 
@@ -191,7 +187,7 @@ def _print_job(entries: _Entries, results: Sequence[tuple[dict[str, Any], tuple[
 def _print_requests(
     entries: _Entries, results: Sequence[tuple[dict[str, Any], tuple[ReplicaReport, ...]]]
 ) -> None:
-    table = Table("policy", "p50 ms", "p99 ms", "results/s", "offered/s", "lost", "duplicated", "events/s")
+    table = _table("policy", "p50 ms", "p99 ms", "results/s", "offered/s", "lost", "twice", "events/s")
     for figures, _ in results:
         table.add_row(
             figures["policy"],
@@ -203,14 +199,22 @@ def _print_requests(
             str(figures["duplicated"]),
             f"{figures['events_per_s']:,.0f}",
         )
-    console = Console()
+    console = standard_output()
     console.print(table)
     console.print(_replica_table(entries, *results[0]))
 
 
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, no_wrap=True, justify="right")
+    return table
+
+
 def _replica_table(entries: _Entries, figures: dict[str, Any], replicas: tuple[ReplicaReport, ...]) -> Table:
     """Return each replica's idle share, or each device entry's where there are many replicas."""
-    table = Table("replica", "ms a row", "rows", "idle %", "tail s", title=f"with {figures['policy']}")
+    table = _table(f"with {figures['policy']}", "ms a row", "rows", "idle %", "tail s")
     by_id = {replica.id: replica for replica in replicas}
     if len(replicas) <= _REPLICAS_PRINTED:
         groups = [[model] for entry in entries for model in entry]
@@ -259,55 +263,37 @@ def _parse_policy(name: str | None) -> SchedulePolicy | None:
 
 def _parse_devices(text: str) -> list[list[ReplicaModel]]:
     """Return the models of each entry of a device string."""
+    devices = parse(text)
+    if not devices.entries:
+        raise ConfigError(
+            f"devices {text!r}: say which simulated devices, such as SIM*5?ms=2; nothing was simulated"
+        )
     entries: list[list[ReplicaModel]] = []
     number = 0
-    for entry in text.removeprefix("MULTI:").split(","):
-        models = _parse_entry(entry.strip(), number)
+    for entry in devices.entries:
+        models = _models_of(devices, entry, number)
         number += len(models)
         entries.append(models)
     return entries
 
 
-def _parse_entry(entry: str, first_number: int) -> list[ReplicaModel]:
-    match = _ENTRY.fullmatch(entry)
-    if match is None:
-        raise _bad(entry, "it must read SIM[*COUNT][(NIREQ)]?ms=MS[&KEY=VALUE...]")
-    settings = _parse_settings(entry, match["settings"] or "")
-    if "ms" not in settings:
-        raise _bad(entry, "it must say how long a row takes, such as ?ms=40")
-    if match["nireq"] is not None:
-        settings["nireq"] = float(match["nireq"])
-    nireq = settings.get("nireq", 1.0)
-    if settings["ms"] <= 0 or nireq < 1 or nireq != int(nireq):
-        raise _bad(entry, "ms must be above 0 and nireq a whole number from 1 on")
-    count = int(match["count"] or 1)
-    if count < 1:
-        raise _bad(entry, "the count must be at least 1")
+def _models_of(devices: DeviceString, entry: DeviceEntry, first_number: int) -> list[ReplicaModel]:
+    if entry.device != "SIM" or entry.excluded:
+        raise devices.error("only simulated devices can be rehearsed, such as SIM*5?ms=2", entry)
+    row_ms = float(entry.properties.get("ms", "0"))
+    if row_ms <= 0:
+        raise devices.error("say how long a row takes, above 0, such as SIM?ms=40", entry)
+    nireq = entry.nireq or int(entry.properties.get("nireq", "1"))
     return [
         ReplicaModel(
-            id=ReplicaId(f"sim/SIM#{first_number + index}"),
-            row_s=settings["ms"] / 1000,
-            nireq=int(nireq),
-            compile_s=settings.get("compile_s", 0.0),
-            jitter=settings.get("jitter", 0.0),
+            id=ReplicaId(f"{entry.host or 'sim'}/SIM#{first_number + index}"),
+            row_s=row_ms / 1000,
+            nireq=nireq,
+            compile_s=float(entry.properties.get("compile_s", "0")),
+            jitter=float(entry.properties.get("jitter", "0")),
         )
-        for index in range(count)
+        for index in range(entry.count or 1)
     ]
-
-
-def _parse_settings(entry: str, text: str) -> dict[str, float]:
-    settings: dict[str, float] = {}
-    for pair in filter(None, text.split("&")):
-        key, _, value = pair.partition("=")
-        if key not in _SETTINGS:
-            raise _bad(entry, f"{key!r} is no setting of SIM, legal are {', '.join(_SETTINGS)}")
-        try:
-            settings[key] = float(value)
-        except ValueError:
-            raise _bad(entry, f"{key} must be a number, got {value!r}") from None
-        if not 0 <= settings[key] < math.inf:
-            raise _bad(entry, f"{key} must not be negative or infinite, got {value!r}")
-    return settings
 
 
 def _parse_slow_down(text: str, models: Sequence[ReplicaModel], ideal_s: float) -> Fault:
@@ -323,7 +309,3 @@ def _parse_slow_down(text: str, models: Sequence[ReplicaModel], ideal_s: float) 
     at = float(match["at"])
     at_s = at / 100 * ideal_s if match["unit"] == "%" else at
     return SlowDown(replica=models[number].id, at_s=at_s, factor=float(match["factor"]))
-
-
-def _bad(entry: str, why: str) -> ConfigError:
-    return ConfigError(f"device entry {entry!r}: {why}; nothing was simulated")

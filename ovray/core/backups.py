@@ -1,7 +1,8 @@
 """Decides which of the last chunks is run a second time, and where.
 
 When no rows are left to cut, the idle replicas copy the chunks with the longest expected remainder, if the copy is
-expected to be done first.  A chunk that is overdue is expected to need as long again as it is overdue.
+expected to be done in half of what the original still needs.  A chunk that is overdue is expected to need twice
+as long again as it is overdue.
 *Source:* Zaharia et al., LATE (OSDI 2008): longest remainder first, on fast replicas, capped; Dean and Barroso,
 "The Tail at Scale" (2013).
 May not enter: sending, committing and cancelling (jobs.py).
@@ -22,6 +23,7 @@ _WORTH_SHARE = 0.5
 
 #: An overdue chunk is looked at again after this part of the time it was expected to take, at the earliest.
 _OVERDUE_STEP_SHARE = 0.1
+_OVERDUE_STEP_MIN_S = 1e-3
 
 #: A wanted copy goes to a replica that needs at most this many times the job's longest chunk.
 _LONGEST_COPY_TIMES = 2.0
@@ -51,7 +53,7 @@ class Backups:
         """Take in a chunk that runs once, at this dispatch."""
         if chunk.job.asked.max_backups == 0:
             return
-        self._expect(chunk, dispatch.expected_s)
+        self._expect(chunk, dispatch.expected_s, dispatch.expected_s)
 
     def forget(self, chunk: Chunk) -> None:
         self._latest.discard(chunk)
@@ -79,7 +81,7 @@ class Backups:
             done_s = max(done_s, dispatch.sent_s) + chunk.rows / rate
             if isinstance(chunk, Chunk) and chunk in self._due and done_s > self._ledger.now_s:
                 self._wanted.pop(chunk, None)
-                self._expect(chunk, done_s)
+                self._expect(chunk, done_s, done_s)
 
     def wanted_copy_for(self, replica: Replica) -> Chunk | None:
         """Return a chunk of a silent replica that this one could do in good time."""
@@ -129,7 +131,7 @@ class Backups:
         )
 
     def _age(self) -> None:
-        """Expect chunks that are overdue to need as long again as they are overdue."""
+        """Put off the expected end of chunks that are overdue."""
         now_s = self._ledger.now_s
         while (chunk := self._due.first()) is not None:
             due_s = self._due.first_key()
@@ -137,8 +139,10 @@ class Backups:
                 return
             dispatch = next(iter(chunk.dispatches.values()))
             step_s = _OVERDUE_STEP_SHARE * max(dispatch.expected_s - dispatch.sent_s, 0.0)
-            self._expect(chunk, now_s + max(now_s - dispatch.expected_s, step_s, 1e-3))
+            step_s = max(step_s, _OVERDUE_STEP_MIN_S)
+            overdue_s = now_s - dispatch.expected_s
+            self._expect(chunk, now_s + max(2.0 * overdue_s, step_s), now_s + max(0.5 * overdue_s, step_s))
 
-    def _expect(self, chunk: Chunk, done_s: float) -> None:
-        self._due.set(chunk, done_s)
+    def _expect(self, chunk: Chunk, done_s: float, look_s: float) -> None:
+        self._due.set(chunk, look_s)
         self._latest.set(chunk, -math.inf if chunk in self._wanted else -done_s)

@@ -230,6 +230,9 @@ class Jobs:
         """Raise ``InvariantError`` where rows are lost or doubled, or wait although nobody works."""
         for job in self.running.values():
             _check_rows(job)
+        for idler in self._lane.idlers():
+            if any(self._piece_for(job, idler) is not None for job in self._uncut.values()):
+                raise InvariantError(f"{idler.id} idles while rows wait")
         if self._uncut and self._lane.members and not any(id in self._lane.members for id in members_holding_work):
             raise InvariantError("rows wait, replicas may have them, and all of those idle")
 

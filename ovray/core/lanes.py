@@ -43,6 +43,12 @@ class Lane:
         """Keep a member from being picked until it is placed again."""
         self.policy.remove(replica)
 
+    def idlers(self) -> list[Replica]:
+        """Return members that idle although the policy gives all that waits to any of them: O(members)."""
+        if self.policy.holds_back:
+            return []
+        return [replica for replica in self.members.values() if replica.outstanding == 0]
+
     def pick(self, rows: int, rows_waiting: int, now_s: float) -> Replica | None:
         picked = self.policy.pick(rows, rows_waiting, now_s)
         return None if picked is None else self.members[picked]

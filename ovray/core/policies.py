@@ -7,7 +7,7 @@ May not enter: queues, windows, retries.  Who asks: lanes.py.  How to add one: R
 
 from collections import deque
 from enum import Enum
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from ovray.core.heap import LazyHeap
 from ovray.core.ids import ReplicaId
@@ -41,6 +41,9 @@ class Candidate(Protocol):
 class Policy(Protocol):
     """Chooses among the replicas that it was told of."""
 
+    #: Whether ``pick`` may say ``None`` although a replica is open.
+    holds_back: ClassVar[bool]
+
     def open(self, candidate: Candidate) -> None:
         """Take note of a replica that has room, or of a change of what it holds."""
 
@@ -63,6 +66,8 @@ class DevicePriority:
     Suits devices that are each much faster than the next, at low load.  Does not suit many unequal replicas:
     it fills the first to the brim before it looks at the second.
     """
+
+    holds_back: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._members: set[ReplicaId] = set()
@@ -92,6 +97,8 @@ class RoundRobin:
 
     Suits equal replicas and equal requests.  Does not suit unequal ones: each gets the same, so the slowest rule.
     """
+
+    holds_back: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._members: set[ReplicaId] = set()
@@ -136,6 +143,8 @@ class LeastOutstanding:
     against a fast one that would be done in a moment.
     """
 
+    holds_back: ClassVar[bool] = False
+
     def __init__(self) -> None:
         self._members: set[ReplicaId] = set()
         self._open: LazyHeap[ReplicaId, int] = LazyHeap()
@@ -171,6 +180,8 @@ class FastestCompletion:
     *Source:* expected completion is the speed-aware join-the-shortest-queue of Gardner et al.; holding back is the
     threshold policy for heterogeneous servers (Lin and Kumar, 1984).
     """
+
+    holds_back: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._classes: dict[int, SpeedClass[Candidate]] = {}

@@ -214,7 +214,7 @@ class Requests:
 
     def dispatch(self) -> list[Command]:
         """Send what can be sent; what goes to one replica travels in one envelope."""
-        if not self._stirred:
+        if not self._stirred and not self._submitters:
             return []
         commands: list[Command] = []
         envelopes: dict[ReplicaId, list[tuple[DispatchId, RequestId]]] = {}
@@ -334,14 +334,18 @@ class Requests:
                 raise InvariantError(f"request {work.asked.request} is in {count} places")
         if self._submitters and self._waiting_count < self._settings.max_waiting_requests:
             raise InvariantError("a submitter waits although the queue has room")
-        working = set(holding)
         for queue in self._queues.values():
-            if queue.rows_waiting != sum(work.rows for work in queue.waiting.items()):
-                raise InvariantError(f"rows waiting for {queue.pin} are counted wrong")
-            if queue.waiting and queue.lane.members and not working & queue.lane.members.keys():
-                raise InvariantError(
-                    f"requests wait for {queue.pin}, replicas may have them, and all of those idle"
-                )
+            self._check_queue(queue, set(holding))
+
+    def _check_queue(self, queue: _Queue, working: set[ReplicaId]) -> None:
+        if queue.rows_waiting != sum(work.rows for work in queue.waiting.items()):
+            raise InvariantError(f"rows waiting for {queue.pin} are counted wrong")
+        for idler in queue.lane.idlers():
+            for work in queue.waiting.items():
+                if not self._ledger.is_barred(work.history, idler, queue.lane.members):
+                    raise InvariantError(f"{idler.id} idles while request {work.asked.request} waits")
+        if queue.waiting and queue.lane.members and not working & queue.lane.members.keys():
+            raise InvariantError(f"requests wait for {queue.pin}, replicas may have them, and all of those idle")
 
 
 def _turn_of_first(queue: _Queue) -> _Turn:

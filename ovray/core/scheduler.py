@@ -242,6 +242,7 @@ class Scheduler:
                 and replica.id in self._ledger.replicas
             ):
                 self._ledger.forget(replica)
+                self._health.forget(replica)
                 commands.append(ReleaseReplica(replica=replica.id))
             self._requests.refresh(replica)
             self._jobs.refresh(replica)
