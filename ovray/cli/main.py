@@ -17,6 +17,7 @@ from ovray.cli.devices import devices
 from ovray.cli.doctor import doctor
 from ovray.cli.plan import plan
 from ovray.cli.score import score
+from ovray.cli.simulate import simulate
 from ovray.cli.terminal import chatter_kept_away, messages
 from ovray.errors import OvrayError
 
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="OpenVINO inference over every device of a Ray cluster.",
 )
-for command in (score, demo, plan, devices, doctor):
+for command in (score, demo, plan, simulate, devices, doctor):
     app.command(epilog=_EPILOG)(command)
 
 

@@ -16,6 +16,10 @@ from ovray.core.work import Chunk, Dispatch
 #: How many of the longest remainders are looked at for an idle replica: the longest may be too big to copy.
 _CHUNKS_LOOKED_AT = 4
 
+#: A copy is worth it when it is expected to need at most this part of the original's remainder: else a slow
+#: replica that idles first would keep a fast one, which idles a moment later, from a copy that is worth more.
+_WORTH_SHARE = 0.5
+
 #: An overdue chunk is looked at again after this part of the time it was expected to take, at the earliest.
 _OVERDUE_STEP_SHARE = 0.1
 
@@ -103,7 +107,7 @@ class Backups:
             chunk, key = self._latest.first(), self._latest.first_key()
             if chunk is None or key is None or -key <= self._ledger.now_s:
                 break
-            if self._may_copy(chunk, replica) and replica.expected_s(chunk.rows, self._ledger.now_s) < -key:
+            if self._may_copy(chunk, replica) and self._is_worth_it(chunk, replica, -key):
                 found = chunk
             else:
                 self._latest.discard(chunk)
@@ -111,6 +115,10 @@ class Backups:
         for chunk, key in looked_at:
             self._latest.set(chunk, key)
         return None if found is None else (replica, found)
+
+    def _is_worth_it(self, chunk: Chunk, replica: Replica, expected_s: float) -> bool:
+        now_s = self._ledger.now_s
+        return replica.expected_s(chunk.rows, now_s) - now_s <= _WORTH_SHARE * (expected_s - now_s)
 
     def _may_copy(self, chunk: Chunk, replica: Replica) -> bool:
         job = chunk.job

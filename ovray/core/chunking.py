@@ -1,7 +1,8 @@
 """Decides how many rows the next chunk has and where it is cut.
 
-A replica gets half of its share of what is left, as in factoring: the first chunks are long, the last ones short,
-so that all replicas finish together.
+A replica that holds one chunk at a time gets half of its share of what is left, as in factoring: the first chunks
+are long, the last ones short, so that all replicas finish together.  One that also reads ahead gets a third each
+time: else what it holds could be all that it should ever have had.
 *Source:* Hummel, Schonberg and Flynn, "Factoring" (CACM 1992), for the half; Polychronopoulos and Kuck, "Guided
 self-scheduling" (1987), for a size that follows what is left at each cut.
 May not enter: who gets the chunk (policies.py), what has become of it (jobs.py).
@@ -13,9 +14,6 @@ from bisect import bisect_left
 from ovray.core.events import JobSubmitted
 from ovray.core.ledger import Replica
 from ovray.core.settings import SchedulerSettings
-
-#: How much of its share a replica gets at once: factoring's half.
-_PART_OF_SHARE = 0.5
 
 #: A cheap cut is taken when it is no further off than this part of the chunk.
 _CUT_NEAR_SHARE = 0.25
@@ -32,7 +30,7 @@ def chunk_rows(
     if rate is None:
         rows = settings.first_chunk_rows
     else:
-        wanted = rows_uncut * (share or 0.0) * _PART_OF_SHARE
+        wanted = rows_uncut * (share or 0.0) / (replica.chunk_window + 1)
         longest_s = job.max_chunk_s if replica.rate.is_proven else min(job.max_chunk_s, settings.first_chunk_s)
         rows = math.ceil(min(max(wanted, job.min_chunk_s * rate), longest_s * rate))
     rows = min(max(rows, job.min_chunk_rows, 1), job.max_chunk_rows)

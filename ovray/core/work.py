@@ -34,7 +34,7 @@ class RequestWork:
     sequence: int
     history: History = field(default_factory=History)
     #: Empty while it waits; never more than one.
-    dispatches: dict[DispatchId, "Dispatch"] = field(default_factory=dict)
+    dispatches: dict[DispatchId, "Dispatch"] = field(default_factory=dict, repr=False)
 
     @property
     def rows(self) -> int:
@@ -50,12 +50,12 @@ class RequestWork:
 class Chunk:
     """One row range of a job, from its cut to its commit."""
 
-    job: "Job"
+    job: "Job" = field(repr=False)
     start: int
     stop: int
     history: History
     #: The original and its backup copies; never empty while the chunk lives.
-    dispatches: dict[DispatchId, "Dispatch"] = field(default_factory=dict)
+    dispatches: dict[DispatchId, "Dispatch"] = field(default_factory=dict, repr=False)
 
     @property
     def rows(self) -> int:
@@ -84,7 +84,7 @@ class Job:
     #: Came back; goes before the fresh ones.
     returned: deque[Piece] = field(default_factory=deque)
     #: Cut and not committed; a dict for its order.
-    chunks: dict[Chunk, None] = field(default_factory=dict)
+    chunks: dict[Chunk, None] = field(default_factory=dict, repr=False)
     #: Dispatches beyond the first of each chunk; never above ``asked.max_backups``.
     backups_running: int = 0
 

@@ -37,14 +37,14 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 def test_both_sockets_of_a_recorded_machine_are_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     record(TWO_SOCKETS_SMT, tmp_path, monkeypatch)
 
     code = run(monkeypatch, "--devices", "CPU")
 
     host = socket.gethostname()
-    header, first, second = capsys.readouterr().out.splitlines()
+    header, first, second = capfd.readouterr().out.splitlines()
     assert code == 0
     assert header.split() == [
         *("replica", "device", "host", "NUMA", "node", "CPUs"),
@@ -55,13 +55,13 @@ def test_both_sockets_of_a_recorded_machine_are_used(
 
 
 def test_json_has_the_promised_keys_and_what_only_a_model_tells_is_null(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     record(HYBRID_CLIENT, tmp_path, monkeypatch)
 
     code = run(monkeypatch, "--devices", "CPU", "--hint", "latency", "--precision", "f32", "--json")
 
-    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    document: dict[str, Any] = json.loads(capfd.readouterr().out)
     (replica,) = document["replicas"]
     assert code == 0
     assert document["warnings"] == []
@@ -83,25 +83,25 @@ def test_json_has_the_promised_keys_and_what_only_a_model_tells_is_null(
 
 
 def test_warnings_stand_below_the_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     record(QUOTA_CONTAINER, tmp_path, monkeypatch)
 
     run(monkeypatch, "--devices", "CPU")
 
-    last = capsys.readouterr().out.splitlines()[-1]
+    last = capfd.readouterr().out.splitlines()[-1]
     assert last.startswith(f"warning: the CPU quota of {socket.gethostname()} (2.5) allows 2 CPUs")
 
 
 def test_an_unknown_device_ends_with_code_2_and_says_what_there_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     record(TWO_SOCKETS_SMT, tmp_path, monkeypatch)
 
     code = run(monkeypatch, "--devices", "CPU.7")
 
     assert code == 2
-    assert "nothing here is 'CPU.7'" in capsys.readouterr().err
+    assert "nothing here is 'CPU.7'" in capfd.readouterr().err
 
 
 def test_an_unknown_hint_is_refused() -> None:
