@@ -21,7 +21,7 @@ class ProcessIdentity:
     pid: int
     #: In clock ticks since the machine started.
     started_ticks: int
-    #: Of the PID namespace: a container counts its processes for itself.
+    #: Of the PID namespace: a container counts its processes for itself.  Empty where a sandbox hides it.
     namespace: str
     #: The kernel's boot id; empty where a sandbox hides it.
     machine: str
@@ -32,7 +32,7 @@ def this_process() -> ProcessIdentity:
     return ProcessIdentity(
         pid=os.getpid(),
         started_ticks=_started_ticks(os.getpid()),
-        namespace=os.readlink("/proc/self/ns/pid"),
+        namespace=_namespace(),
         machine=_machine(),
     )
 
@@ -44,7 +44,8 @@ def end_with(driver: ProcessIdentity) -> None:
     so in one step.
     """
     here = this_process()
-    if (driver.namespace, driver.machine) != (here.namespace, here.machine) or not here.machine:
+    is_known = bool(here.namespace and here.machine)
+    if not is_known or (driver.namespace, driver.machine) != (here.namespace, here.machine):
         return
     try:
         # First the descriptor, then the look whose it is: from here on the number cannot change its owner.
@@ -78,6 +79,13 @@ def _started_ticks(pid: int) -> int:
         return 0
     # The second field, the name in parentheses, may hold spaces and parentheses of its own.
     return int(text.rpartition(")")[2].split()[19])
+
+
+def _namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def _machine() -> str:
