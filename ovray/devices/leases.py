@@ -193,8 +193,9 @@ class CoreLeases:
                 cpus_by_owner.setdefault(held[cpu], []).append(cpu)
         taken = "; ".join(f"{format_cpu_list(cpus)} by {owner}" for owner, cpus in cpus_by_owner.items())
         free = format_cpu_list(os.sched_getaffinity(0) - set(held)) or "none"
+        named = f"CPU {wanted[0]} is not" if len(wanted) == 1 else f"CPUs {format_cpu_list(wanted)} are not all"
         return (
-            f"CPUs {format_cpu_list(wanted)} are not all free: {taken or 'taken and let go again just now'}; "
+            f"{named} free: {taken or 'taken and let go again just now'}; "
             f"free on this host: {free}; the replica was not started after waiting {timeout_s:g} s; "
             "wait longer with --lease-timeout SECONDS, name free cores with --devices CPU@CPUS, or share "
             "cores, slower for both, with --share-cores"

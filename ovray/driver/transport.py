@@ -26,6 +26,7 @@ from ovray.driver.messages import (
 )
 from ovray.errors import ReplicaError, ReplicaLostError
 from ovray.replica.actor import ReplicaActor, Work, Workload
+from ovray.replica.orphans import this_process
 
 Inbox = queue.SimpleQueue[Message]
 
@@ -72,6 +73,7 @@ class RayTransport:
         self._inbox = inbox
         self._owner = owner
         self._lease_timeout_s = lease_timeout_s
+        self._driver = this_process()
         self._workload: Any = None
         self._work: Any = None
         self._actors: dict[ReplicaId, Any] = {}
@@ -87,7 +89,7 @@ class RayTransport:
         actor = ReplicaActor.options(
             num_cpus=spec.ray_num_cpus,
             scheduling_strategy=NodeAffinitySchedulingStrategy(spec.node_id, soft=False),
-        ).remote(spec, self._owner, self._lease_timeout_s)
+        ).remote(spec, self._owner, self._lease_timeout_s, self._driver)
         self._actors[spec.id] = actor
 
         def on_answer(answer: Future[Any]) -> None:

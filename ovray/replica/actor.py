@@ -21,6 +21,7 @@ from ovray.replica.engine import Engine, EngineInfo, Tensors
 from ovray.replica.memory import bind_memory
 from ovray.replica.model import PackedModel, describe, unpack
 from ovray.replica.openvino_engine import OpenVINOEngine
+from ovray.replica.orphans import ProcessIdentity, end_with
 from ovray.replica.pinning import pin_process
 from ovray.replica.sim_engine import SimEngine, SimSettings
 
@@ -69,14 +70,19 @@ class Work(Protocol):
 class Replica:
     """Owns one engine, on the cores that its spec names.  ``ReplicaActor`` is its remote form."""
 
-    def __init__(self, spec: ReplicaSpec, owner: str, lease_timeout_s: float) -> None:
+    def __init__(
+        self, spec: ReplicaSpec, owner: str, lease_timeout_s: float, driver: ProcessIdentity | None = None
+    ) -> None:
         """Stores; ``start`` acts.
 
         Args:
             spec: where this is, and what it owns here.
             owner: what the lease tells those who wait for the same cores.
             lease_timeout_s: how long to wait for cores that somebody else holds.
+            driver: the process to end with; ``None`` leaves that to Ray, which takes seconds over it.
         """
+        if driver is not None:
+            end_with(driver)
         self._spec = spec
         self._owner = owner
         self._lease_timeout_s = lease_timeout_s
@@ -157,7 +163,9 @@ class Replica:
         if not self._spec.cpus or self._spec.sharing is CoreSharing.SHARED:
             return self._spec.memory_policy
         # The process holds the lease to its end, however that comes.
-        self._lease = CoreLeases().acquire(self._spec.cpus, self._owner, self._lease_timeout_s)
+        self._lease = CoreLeases().acquire(
+            (*self._spec.cores, *self._spec.cpus), self._owner, self._lease_timeout_s
+        )
         pin_process(self._spec.cpus)
         if self._spec.numa_node is not None and self._spec.memory_policy != "local":
             return bind_memory(self._spec.numa_node)

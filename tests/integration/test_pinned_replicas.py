@@ -17,9 +17,10 @@ from ovray.devices.records import Plan
 from ovray.driver.placement import PlacementOptions, place
 from ovray.replica.actor import ReplicaActor, ReplicaReport, Workload
 from ovray.replica.model import pack, read_model, reshape
+from ovray.replica.orphans import this_process
 from ovray.replica.pinning import thread_affinities
 from ovray.replica.properties import compile_properties
-from tests.integration.processes import DEADLINE_S
+from tests.integration.processes import DEADLINE_S, running
 
 MY_CPUS = sorted(os.sched_getaffinity(0))
 MODEL = Path(digits.__file__).parent / "model.xml"
@@ -47,7 +48,7 @@ def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         plan = place(PlacementOptions(devices=f"CPU@{MY_CPUS[0]},CPU@{MY_CPUS[1]}"))
-        actors = [ReplicaActor.remote(spec, "a test", 10.0) for spec in plan.replicas]
+        actors = [ReplicaActor.remote(spec, "a test", 10.0, this_process()) for spec in plan.replicas]
         workload = ray.put(_workload())
         started: list[Any] = [
             actor.start.remote(workload, compile_properties(spec, {}))
@@ -102,3 +103,34 @@ def test_the_core_of_a_killed_replica_can_be_leased_within_a_second(replicas: Ru
     with replicas.leases.acquire([MY_CPUS[0]], "the heir", 10.0):
         assert time.monotonic() - start_s < 1.0
         assert replicas.leases.held()[MY_CPUS[1]].pid == replicas.reports[1].pid
+
+
+#: Is a pool of its own: a driver with a Ray of its own, which holds the core it is told.
+POOL = """
+import queue, sys
+from ovray.driver.placement import PlacementOptions, place
+from ovray.driver.session import ray_session
+from ovray.driver.transport import RayTransport
+from tests.integration.test_pinned_replicas import _workload
+with ray_session("local"):
+    (spec,) = place(PlacementOptions(devices=sys.argv[1])).replicas
+    inbox = queue.SimpleQueue()
+    transport = RayTransport(inbox, owner="a pool", lease_timeout_s=10.0)
+    transport.put(_workload(), None)
+    transport.start(spec, {})
+    print(inbox.get(timeout=60).report.pid)
+    sys.stdin.readline()
+"""
+
+
+def test_the_cores_of_a_killed_driver_can_be_leased_within_a_second(tmp_path: Path) -> None:
+    leases = CoreLeases(tmp_path)
+    with running(POOL, f"CPU@{MY_CPUS[0]}", OVRAY_LEASE_DIR=str(tmp_path)) as pool:
+        replica_pid = int(pool.read_line())
+        assert leases.held()[MY_CPUS[0]].pid == replica_pid
+
+        pool.process.kill()
+
+        start_s = time.monotonic()
+        with leases.acquire([MY_CPUS[0]], "the heir", 10.0):
+            assert time.monotonic() - start_s < 1.0
