@@ -6,7 +6,6 @@ Only hands names on; each room below says what it holds.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ovray import devices
 from ovray.errors import (
     CompileError,
     ConfigError,
@@ -18,10 +17,13 @@ from ovray.errors import (
 )
 
 if TYPE_CHECKING:
-    from ovray.driver.inspection import doctor
+    # A package that can be called is beyond type checkers: they see the function that answers.
+    from ovray.driver.inspection import devices, doctor
     from ovray.driver.planning import plan
     from ovray.scoring.report import ScoreReport
     from ovray.scoring.score import score
+else:
+    from ovray import devices
 
 #: Where the names are that bring Ray and OpenVINO with them: fetched when first asked for, so that
 #: ``import ovray`` costs nothing and ``ovray --help`` answers at once.
