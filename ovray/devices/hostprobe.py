@@ -23,6 +23,7 @@ from ovray.devices.hostchecks import check_host
 from ovray.devices.leases import CoreLeases
 from ovray.devices.mempolicy import prefer_node
 from ovray.devices.records import Host, HostTopology, OpenVINODevice
+from ovray.devices.telemetry import keep_telemetry_out
 from ovray.devices.topology import LIVE_SYSFS, read_topology
 from ovray.devices.wire import to_json
 from ovray.errors import ConfigError
@@ -87,6 +88,7 @@ def look_at_host(sysfs_root: Path) -> Host:
 
 
 def _openvino_devices() -> tuple[OpenVINODevice, ...]:
+    keep_telemetry_out()
     import openvino
 
     core = openvino.Core()
