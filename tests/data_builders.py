@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ovray.replica.model import Port, Signature
+from ovray.replica.signature import Port, Signature
 from ovray.scoring.dataset import DataSet
 from ovray.scoring.files import find_files
 from ovray.scoring.inputs import inspect

@@ -19,6 +19,7 @@ from ovray.cli.plan import plan
 from ovray.cli.score import score
 from ovray.cli.simulate import simulate
 from ovray.cli.terminal import chatter_kept_away, messages
+from ovray.devices.telemetry import keep_telemetry_out
 from ovray.errors import OvrayError
 
 #: As a shell counts them: 128 and the number of the signal.
@@ -52,6 +53,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     is_debugging = "--debug" in arguments
     signal.signal(signal.SIGTERM, _interrupt)
+    keep_telemetry_out()
     with ExitStack() as stack:
         if not is_debugging:
             stack.enter_context(chatter_kept_away())

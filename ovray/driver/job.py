@@ -18,7 +18,8 @@ from ovray.devices.records import ReplicaSpec
 from ovray.driver import messages
 from ovray.driver.transport import Inbox, Transport
 from ovray.errors import CompileError, ConfigError, DataError, ReplicaError
-from ovray.replica.actor import WORK_THREADS, ReplicaReport
+from ovray.replica.actor import WORK_THREADS
+from ovray.replica.workload import ReplicaReport
 
 JOB = JobId(0)
 

@@ -25,9 +25,9 @@ from ovray.driver.placement import PlacementOptions, lay_out, place
 from ovray.driver.session import has_ray, ray_session
 from ovray.driver.transport import Inbox, RayTransport
 from ovray.errors import ConfigError
-from ovray.replica.actor import ReplicaReport, Workload
 from ovray.replica.model import describe, pack, read_model, reshape, with_plain_types
 from ovray.replica.properties import compile_properties
+from ovray.replica.workload import ReplicaReport, Workload
 
 
 def plan(  # noqa: PLR0913 (the public face: every option has its name)

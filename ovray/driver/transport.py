@@ -25,8 +25,9 @@ from ovray.driver.messages import (
     StartFailed,
 )
 from ovray.errors import ReplicaError, ReplicaLostError
-from ovray.replica.actor import ReplicaActor, Work, Workload
+from ovray.replica.actor import ReplicaActor
 from ovray.replica.orphans import this_process
+from ovray.replica.workload import Work, Workload
 
 Inbox = queue.SimpleQueue[Message]
 

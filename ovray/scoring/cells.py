@@ -10,7 +10,7 @@ from math import prod
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ovray.replica.model import Port
+from ovray.replica.signature import Port
 from ovray.scoring.elements import ELEMENTS
 
 

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 import pyarrow as pa
 
 from ovray.errors import ConfigError
-from ovray.replica.model import Port, Signature
+from ovray.replica.signature import Port, Signature
 from ovray.scoring.cells import Cells, Fit, cells_of, expected, fit, row_size, show_port
 
 #: How many columns a message lists before it says "and N more".

@@ -15,11 +15,12 @@ from ovray import digits
 from ovray.devices.leases import CoreLeases
 from ovray.devices.records import Plan
 from ovray.driver.placement import PlacementOptions, place
-from ovray.replica.actor import ReplicaActor, ReplicaReport, Workload
+from ovray.replica.actor import ReplicaActor
 from ovray.replica.model import pack, read_model, reshape
 from ovray.replica.orphans import this_process
 from ovray.replica.pinning import thread_affinities
 from ovray.replica.properties import compile_properties
+from ovray.replica.workload import ReplicaReport, Workload
 from tests.integration.processes import DEADLINE_S, running
 
 MY_CPUS = sorted(os.sched_getaffinity(0))
