@@ -35,11 +35,12 @@ class PlacementOptions:
     def parse(
         cls, *, devices: str, hint: str, precision: str | None, share_cores: bool, lease_timeout_s: float
     ) -> "PlacementOptions":
-        """Reads what callers type.
+        """Reads what callers type, so that a slip of the pen is told before anything is asked or started.
 
         Raises:
-            ConfigError: there is no such hint, or the time is below zero.
+            ConfigError: the device string is wrong, there is no such hint, or the time is below zero.
         """
+        parse(devices)
         if hint.upper() not in Hint.__members__:
             raise ConfigError(
                 f"hint {hint!r} is unknown; legal are {', '.join(Hint.__members__)}; nothing was started"
@@ -76,7 +77,6 @@ def place(options: PlacementOptions) -> Plan:
     Raises:
         ConfigError: as ``lay_out``; or Ray has too few CPUs, or none of them became free within the lease timeout.
     """
-    parse(options.devices)  # a slip of the pen is told before anything is asked
     end_s = time.monotonic() + options.lease_timeout_s
     while True:
         found = probe_cluster(sysfs_root=recorded_sysfs_root(os.environ))
