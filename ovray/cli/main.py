@@ -90,3 +90,7 @@ def _explain(error: Exception) -> int:
 def _interrupt(number: int, frame: FrameType | None) -> Any:
     """Ends as Ctrl-C does when the job system stops us."""
     raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()
