@@ -1,12 +1,15 @@
 """Builds what the tests of scoring need again and again: files, data sets, models on paper."""
 
+import datetime
+import decimal
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ovray.replica.model import Port, Signature
+from ovray.replica.signature import Port, Signature
 from ovray.scoring.dataset import DataSet
 from ovray.scoring.files import find_files
 from ovray.scoring.inputs import inspect
@@ -26,7 +29,7 @@ def a_text_file(path: Path, text: str | bytes) -> Path:
     return path
 
 
-def a_data_set(*inputs: Path, limit: int | None = None) -> DataSet:
+def a_data_set(*inputs: str | Path, limit: int | None = None) -> DataSet:
     """Find, inspect and join files."""
     return DataSet([inspect(ref) for ref in find_files(inputs)], limit=limit)
 
@@ -53,3 +56,40 @@ def a_port(name: str = "x", shape: tuple[int | None, ...] | None = (None, 4), el
 def a_model(*inputs: Port) -> Signature:
     """Make a model of these inputs, with one output ``y``."""
     return Signature(name="model", inputs=inputs, outputs=(a_port("y"),))
+
+
+#: Arrow before 26, the last for Python 3.10, writes such nulls to Parquet but cannot read them.
+NULL_OF_FIXED_SIZE = None if int(pa.__version__.split(".")[0]) >= 26 else [0, 0]
+
+
+def every_kind_of_column() -> pa.Table:
+    """Make three rows of every type that Parquet holds, with the values that are lost most easily."""
+    columns = {
+        "null": pa.nulls(3),
+        "bool": pa.array([True, None, False]),
+        "int64": pa.array([2**53 + 1, None, -(2**63)], pa.int64()),
+        "uint64": pa.array([2**64 - 1, None, 0], pa.uint64()),
+        "float": pa.array([float("nan"), None, -0.0], pa.float64()),
+        "half": pa.array(np.array([1.5, float("nan"), 65504], np.float16)),
+        "decimal": pa.array(
+            [decimal.Decimal("12345678901234567890.12"), None, decimal.Decimal("0.10")], pa.decimal128(30, 2)
+        ),
+        "string": pa.array(["", None, "é\n"]),
+        "large": pa.array(["a", None, "b"], pa.large_string()),
+        "binary": pa.array([b"\x00\xff", None, b""]),
+        "date": pa.array([datetime.date(1, 1, 1), None, datetime.date(9999, 12, 31)]),
+        "time": pa.array([0, None, 86_399_999_999], pa.time64("us")),
+        "zoned": pa.array([0, None, 2**60], pa.timestamp("ns", tz="Europe/Berlin")),
+        "naive": pa.array([0, None, 1], pa.timestamp("ms")),
+        "duration": pa.array([1, None, -1], pa.duration("ns")),
+        "dictionary": pa.DictionaryArray.from_arrays(pa.array([1, None, 0], pa.int8()), ["x", "y"]),
+        "list": pa.array([[1, None], None, []], pa.list_(pa.int16())),
+        "fixed": pa.array([[1, 2], NULL_OF_FIXED_SIZE, [3, 4]], pa.list_(pa.uint8(), 2)),
+        "struct": pa.array([{"a": 1, "b": ["x"]}, None, {"a": None, "b": None}]),
+        "map": pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int32())),
+        "not_null": pa.array([1, 2, 3]),
+        "dotted.name": pa.array([1, 2, 3]),
+    }
+    fields = [pa.field(name, column.type, nullable=name != "not_null") for name, column in columns.items()]
+    fields[0] = fields[0].with_metadata({"unit": "none"})
+    return pa.table(list(columns.values()), schema=pa.schema(fields))

@@ -9,7 +9,6 @@ from ovray.cli.printing import print_json, standard_output
 from ovray.devices.cpulist import format_cpu_list
 from ovray.devices.inventory import ClusterProbe, rows_of
 from ovray.devices.records import Host
-from ovray.driver import inspection
 
 
 def devices(
@@ -19,6 +18,8 @@ def devices(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show every host of the cluster: its OpenVINO devices, NUMA nodes, cores, CPU quota and memory."""
+    from ovray.driver import inspection  # slow: it imports ray
+
     found = inspection.devices(address)
     if as_json:
         print_json(found.to_json())

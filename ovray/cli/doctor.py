@@ -7,7 +7,6 @@ from rich.text import Text
 
 from ovray.cli.printing import print_json, standard_output
 from ovray.devices.findings import TROUBLE, Diagnosis, Status
-from ovray.driver import inspection
 
 STYLES = {Status.OK: "green", Status.INFO: "cyan", Status.WARN: "yellow", Status.FAIL: "bold red"}
 
@@ -19,6 +18,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Look for what goes wrong in practice, and say how to mend it.  Ends with 0 when all is well, else 1."""
+    from ovray.driver import inspection  # slow: it imports ray
+
     diagnosis = inspection.doctor(address)
     if as_json:
         print_json({"healthy": diagnosis.is_healthy, "findings": diagnosis.rows()})

@@ -15,9 +15,11 @@ import typer
 from ovray.cli.demo import demo
 from ovray.cli.devices import devices
 from ovray.cli.doctor import doctor
+from ovray.cli.plan import plan
 from ovray.cli.score import score
 from ovray.cli.simulate import simulate
 from ovray.cli.terminal import chatter_kept_away, messages
+from ovray.devices.telemetry import keep_telemetry_out
 from ovray.errors import OvrayError
 
 #: As a shell counts them: 128 and the number of the signal.
@@ -31,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="OpenVINO inference over every device of a Ray cluster.",
 )
-for command in (score, demo, devices, doctor, simulate):
+for command in (score, demo, plan, simulate, devices, doctor):
     app.command(epilog=_EPILOG)(command)
 
 
@@ -51,6 +53,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     is_debugging = "--debug" in arguments
     signal.signal(signal.SIGTERM, _interrupt)
+    keep_telemetry_out()
     with ExitStack() as stack:
         if not is_debugging:
             stack.enter_context(chatter_kept_away())
@@ -87,3 +90,7 @@ def _explain(error: Exception) -> int:
 def _interrupt(number: int, frame: FrameType | None) -> Any:
     """Ends as Ctrl-C does when the job system stops us."""
     raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -113,7 +113,7 @@ class _LineDisplay:
             self._print(_starting(news))
         elif time.monotonic() - self._last_line_s >= LINE_EVERY_S:
             self._last_line_s = time.monotonic()
-            self._print(f"{news.rows_done:,} of {news.rows_total:,} rows, {_rate_and_rest(news)}")
+            self._print(f"{news.rows_done:,} of {news.rows_total:,} rows  {_rate_and_rest(news)}".rstrip())
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)

@@ -17,27 +17,29 @@ _STANDARD_ERROR = 2
 _UNFOLDED_COLUMNS = 10_000
 
 
-class Messages:
+class _Messages:
     """Is standard error as the caller gave it, for ovray's own words."""
 
     def __init__(self) -> None:
-        self._descriptor = os.dup(_STANDARD_ERROR)
-        self._file = os.fdopen(self._descriptor, "w", encoding="utf-8", errors="replace", buffering=1)
-        is_terminal = self._file.isatty()
-        self.console = Console(file=self._file, width=None if is_terminal else _UNFOLDED_COLUMNS)
+        self.console = Console(stderr=True)
+
+    def keep(self) -> None:
+        """Holds on to standard error as it is now, before it is turned away."""
+        file = os.fdopen(os.dup(_STANDARD_ERROR), "w", encoding="utf-8", errors="replace", buffering=1)
+        self.console = Console(file=file, width=None if file.isatty() else _UNFOLDED_COLUMNS)
 
     def say(self, text: str) -> None:
         """Writes a message, as it is."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-#: Made when the command line starts, before anything else can write there.
-messages = Messages()
+messages = _Messages()
 
 
 @contextmanager
 def chatter_kept_away() -> Iterator[None]:
-    """Turns standard error away while the block runs."""
+    """Turns standard error away while the block runs; ``messages`` still reach it."""
+    messages.keep()
     before = os.dup(_STANDARD_ERROR)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     sys.stderr.flush()

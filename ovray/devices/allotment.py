@@ -193,13 +193,23 @@ def _used_cpus(claim: CoreClaim, cores: Cores) -> tuple[int, ...]:
 
     LATENCY uses no siblings, THROUGHPUT does within one node: OpenVINO's apply_hyper_threading() in
     src/plugins/intel_cpu/src/cpu_map_scheduling.cpp turns siblings off for LATENCY, and for THROUGHPUT where it
-    sees more than one NUMA node.  A pinned replica sees the one node of its mask.
+    sees more than one NUMA node; a property of the entry goes first.  A pinned replica sees the one node of its
+    mask, and counts the only thread that the mask has of a core as that core: update_valid_processor_linux() in
+    src/inference/src/os/lin/lin_system_conf.cpp.
     """
     if claim.entry.cpus is not None:
         return tuple(sorted(cpu for core in cores for cpu in core.cpus if cpu in claim.entry.cpus))
-    if claim.hint is Hint.LATENCY:
-        return tuple(sorted(core.cpus[0] for core in cores))
-    return tuple(sorted(cpu for core in cores for cpu in core.cpus))
+    if uses_siblings(claim):
+        return tuple(sorted(cpu for core in cores for cpu in core.cpus))
+    return tuple(sorted(core.cpus[0] for core in cores))
+
+
+def uses_siblings(claim: CoreClaim) -> bool:
+    """Tells whether OpenVINO would run a thread on each sibling that the mask holds."""
+    own = claim.entry.properties.get("ENABLE_HYPER_THREADING")
+    if own is None:
+        return claim.hint is not Hint.LATENCY and claim.numa_node is not None
+    return own.upper() in ("YES", "TRUE")
 
 
 def _check_nothing_vanished(devices: DeviceString, allotted: Allotted) -> None:

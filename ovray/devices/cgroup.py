@@ -23,6 +23,11 @@ class CgroupLimits:
     cpus: frozenset[int] | None = None
     #: CPUs' worth of time, as it is written: 2.5.
     quota_cpus: float | None = None
+    memory_bytes: int | None = None
+
+
+#: Version 1 has no word for "no limit": it writes the largest number that it can count in pages.
+_NO_MEMORY_LIMIT = 2**60
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +47,24 @@ def read_own_limits(proc_root: Path = Path("/proc")) -> CgroupLimits:
     return _limits(
         cpu=[directory for found in _visible(mounts, groups, "cpu") for directory in found],
         cpuset=[directory for found in _visible(mounts, groups, "cpuset") for directory in found],
+        memory=[directory for found in _visible(mounts, groups, "memory") for directory in found],
     )
 
 
 def read_recorded_limits(sysfs_root: Path) -> CgroupLimits:
     """Reads the limits of a recorded tree, in which ``fs/cgroup`` is the group of the process itself."""
     group = sysfs_root / "fs" / "cgroup"
-    return _limits(cpu=[group, group / "cpu"], cpuset=[group, group / "cpuset"])
+    return _limits(cpu=[group, group / "cpu"], cpuset=[group, group / "cpuset"], memory=[group, group / "memory"])
 
 
-def _limits(cpu: Iterable[Path], cpuset: Iterable[Path]) -> CgroupLimits:
+def _limits(cpu: Iterable[Path], cpuset: Iterable[Path], memory: Iterable[Path]) -> CgroupLimits:
     quotas = [quota for directory in cpu if (quota := _quota_cpus(directory)) is not None]
+    sizes = [size for directory in memory if (size := _memory_bytes(directory)) is not None]
     sets = [cpus for directory in cpuset if (cpus := _cpuset(directory))]
     return CgroupLimits(
         cpus=frozenset.intersection(*sets) if sets else None,
         quota_cpus=min(quotas, default=None),
+        memory_bytes=min(sizes, default=None),
     )
 
 
@@ -76,6 +84,13 @@ def _cpuset(directory: Path) -> frozenset[int]:
         if cpus := parse_cpu_list(_text(directory / name)):
             return cpus
     return frozenset()
+
+
+def _memory_bytes(directory: Path) -> int | None:
+    limit = _text(directory / "memory.max") or _text(directory / "memory.limit_in_bytes")
+    if limit in ("", "max") or int(limit) >= _NO_MEMORY_LIMIT:
+        return None
+    return int(limit)
 
 
 def _visible(

@@ -18,10 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ovray.devices.cgroup import read_own_limits, read_recorded_limits
 from ovray.devices.hostchecks import check_host
 from ovray.devices.leases import CoreLeases
 from ovray.devices.mempolicy import prefer_node
 from ovray.devices.records import Host, HostTopology, OpenVINODevice
+from ovray.devices.telemetry import keep_telemetry_out
 from ovray.devices.topology import LIVE_SYSFS, read_topology
 from ovray.devices.wire import to_json
 from ovray.errors import ConfigError
@@ -77,9 +79,7 @@ def look_at_host(sysfs_root: Path) -> Host:
         topology=topology,
         devices=_openvino_devices(),
         machine_id=_boot_id(),
-        memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if is_live
-        else _recorded_memory_bytes(topology),
+        memory_bytes=_memory_bytes(sysfs_root, topology),
         can_bind_memory=_can_bind_memory(topology) if is_live else True,
         # Nobody holds leases on a machine that is only a recording.
         leased_cpus=_leased_cpus() if is_live else frozenset(),
@@ -88,6 +88,7 @@ def look_at_host(sysfs_root: Path) -> Host:
 
 
 def _openvino_devices() -> tuple[OpenVINODevice, ...]:
+    keep_telemetry_out()
     import openvino
 
     core = openvino.Core()
@@ -121,15 +122,22 @@ def _property(core: Any, device: str, name: str) -> Any:
 
 
 def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    """Return what is equal for all containers of one machine and for nothing else; sandboxes may hide it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
 
 
-def _own_memory_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _recorded_memory_bytes(topology: HostTopology) -> int | None:
-    return sum(node.memory_bytes or 0 for node in topology.nodes) or None
+def _memory_bytes(sysfs_root: Path, topology: HostTopology) -> int | None:
+    """Return what the machine has, or the container may use of it."""
+    if sysfs_root == LIVE_SYSFS:
+        limit = read_own_limits().memory_bytes
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        limit = read_recorded_limits(sysfs_root).memory_bytes
+        total = sum(node.memory_bytes or 0 for node in topology.nodes)
+    return min((size for size in (limit, total) if size), default=None)
 
 
 def _can_bind_memory(topology: HostTopology) -> bool:

@@ -8,13 +8,14 @@ however it dies, so there is nothing to clean up and no stale state to tell from
 
 How a pool gets cores, with others that do the same at any moment:
 
-1. The driver probes the hosts.  Each says which CPUs are leased now (``CoreLeases.held``) and by whom.
+1. The driver probes the hosts.  Each says which CPUs are leased now (``CoreLeases.held``).
 2. The plan leaves those CPUs out.  Where that leaves an entry nothing at all, it is planned as if they were free,
-   and its replicas wait in step 3 for up to ``--lease-timeout``.
-3. Each replica process calls ``acquire`` for its own cores, all or none, before it pins itself.
-   That has the final say: between 1 and 3 somebody else may have taken a core.
-4. ``CoresTakenError``: the driver goes back to 1 with what is left of the time, else it fails with that error.
-   Replicas of the pool that did get their cores keep them, so two pools that start together both move forward.
+   and its replicas wait in step 3.
+3. Each replica process calls ``acquire`` for its own cores, all or none, before it pins itself, and waits for up
+   to ``--lease-timeout``.  That has the final say: between 1 and 3 somebody else may have taken a core.
+4. ``CoresTakenError`` ends that replica.  The pool works on with the others; when none is left, it fails with
+   this error.  A replica that waits holds nothing, and one that holds works, so two pools that start together
+   cannot block each other for good.
 
 A lease always covers whole physical cores: a replica that runs on one SMT sibling holds the other as well.
 
@@ -56,7 +57,7 @@ LONGEST_PAUSE_S = 0.25
 
 
 class CoresTakenError(ReplicaError):
-    """Other replicas on this host hold some of the cores; plan again without them, or wait longer."""
+    """Other replicas on this host hold some of the cores; wait longer, or plan again without them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +144,7 @@ class CoreLeases:
 
         Raises:
             CoresTakenError: the time is over; names each taken CPU with the pid and job of its owner.
+            ConfigError: a lock file is not as ovray makes it, or cannot be made.
         """
         wanted = sorted(whole_cores(cpus, self._sysfs_root))
         give_up_at_s = time.monotonic() + max(timeout_s, GRACE_S)
@@ -158,7 +160,11 @@ class CoreLeases:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def held(self) -> dict[int, LeaseOwner]:
-        """Return which logical CPUs of this host are leased at this moment, and by whom."""
+        """Return which logical CPUs of this host are leased at this moment, and by whom.
+
+        Raises:
+            ConfigError: a lock file is not as ovray makes it.
+        """
         owners: dict[int, LeaseOwner] = {}
         for path in sorted(self.directory.glob(_file_name("*"))):
             with contextlib.suppress(FileNotFoundError, ValueError):
@@ -187,8 +193,9 @@ class CoreLeases:
                 cpus_by_owner.setdefault(held[cpu], []).append(cpu)
         taken = "; ".join(f"{format_cpu_list(cpus)} by {owner}" for owner, cpus in cpus_by_owner.items())
         free = format_cpu_list(os.sched_getaffinity(0) - set(held)) or "none"
+        named = f"CPU {wanted[0]} is not" if len(wanted) == 1 else f"CPUs {format_cpu_list(wanted)} are not all"
         return (
-            f"CPUs {format_cpu_list(wanted)} are not all free: {taken or 'taken and let go again just now'}; "
+            f"{named} free: {taken or 'taken and let go again just now'}; "
             f"free on this host: {free}; the replica was not started after waiting {timeout_s:g} s; "
             "wait longer with --lease-timeout SECONDS, name free cores with --devices CPU@CPUS, or share "
             "cores, slower for both, with --share-cores"
@@ -211,7 +218,8 @@ def default_directory() -> Path:
         return Path(named)
     for directory in DIRECTORIES:
         with contextlib.suppress(OSError):
-            if stat.S_IMODE(directory.stat().st_mode) == 0o1777:
+            # With this mode only a file system that is mounted read-only can refuse, and it refuses everybody.
+            if stat.S_IMODE(directory.stat().st_mode) == 0o1777 and os.access(directory, os.W_OK):
                 return directory
     raise ConfigError(
         f"none of {', '.join(map(str, DIRECTORIES))} is open to every user (mode 1777); no core was "
@@ -263,10 +271,13 @@ def _bad_file(path: Path, why: str) -> ConfigError:
 
 def _create(path: Path) -> None:
     """Make a lock file that every user can open.  It appears under its name with the right mode, or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".ovray-") as draft:
-        os.fchmod(draft.fileno(), 0o666)
-        with contextlib.suppress(FileExistsError):
-            os.link(draft.name, path)
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".ovray-") as draft:
+            os.fchmod(draft.fileno(), 0o666)
+            with contextlib.suppress(FileExistsError):
+                os.link(draft.name, path)
+    except OSError as error:
+        raise _bad_file(path, f"cannot be made ({error.strerror})") from error
 
 
 def _try_lock(path: Path) -> int | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ovray.core.ids import ReplicaId
-from ovray.devices.allotment import Allotment, allot
+from ovray.devices.allotment import Allotment, allot, uses_siblings
 from ovray.devices.grammar import DeviceEntry, DeviceString
 from ovray.devices.precision import (
     CAPABILITIES,
@@ -120,8 +120,8 @@ class _Draft:
                 for core in part.cores
             )
             return max(1, int(sum(shares)))
-        siblings_idle = part.claim.hint is Hint.LATENCY or part.claim.numa_node is None
-        return len(part.cores) if siblings_idle and len(part.cores) < len(part.cpus) else None
+        siblings_idle = len(part.cores) < len(part.cpus) and not uses_siblings(part.claim)
+        return len(part.cores) if siblings_idle else None
 
     def _on_openvino(self, claim: CoreClaim | DeviceClaim, device: OpenVINODevice, name: str) -> ReplicaSpec:
         asked = self._precision(claim.entry, device, f"{claim.site.name}/{name}")

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -237,7 +238,7 @@ def _collected(node: RayNode, reference: Any, asked_s: float) -> NodeAnswer:
     try:
         return _node_answer(node, ray.get(reference), asked_s)
     except ray.exceptions.RayError as error:
-        problem = str(error).strip().splitlines()[-1]
+        problem = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         return NodeAnswer(node=node, problem=problem, asked_s=asked_s, answered_s=time.time())
 
 
@@ -267,18 +268,23 @@ def _travelling_probe() -> Callable[[Sequence[str], float], tuple[int, str, str]
     def start(flags: Sequence[str], timeout_s: float) -> tuple[int, str, str]:
         # The same modules as in this process: what a job ships is on sys.path and not always in the environment.
         path = os.pathsep.join(entry for entry in sys.path if entry)
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "ovray.devices.hostprobe", *flags],
-                env={**os.environ, "PYTHONPATH": path},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=timeout_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return -1, "", f"no answer within {timeout_s:g} s"
-        return done.returncode, done.stdout, done.stderr
+        # Files and not pipes: a pipe ends when the last process that inherited it does, and what a driver or a
+        # plugin forked may outlive the probe.
+        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+            try:
+                done = subprocess.run(
+                    [sys.executable, "-m", "ovray.devices.hostprobe", *flags],
+                    env={**os.environ, "PYTHONPATH": path},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=errors,
+                    timeout=timeout_s,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                return -1, "", f"no answer within {timeout_s:g} s"
+            output.seek(0)
+            errors.seek(0)
+            return done.returncode, output.read(), errors.read()
 
     return start

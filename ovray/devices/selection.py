@@ -18,6 +18,9 @@ from ovray.errors import ConfigError
 #: What a string without a wanted entry means, best first: the order in which OpenVINO's AUTO prefers devices.
 EVERY_DEVICE = tuple(DeviceEntry(device=device) for device in ("GPU", "NPU", "CPU"))
 
+#: Values of OpenVINO's SCHEDULING_CORE_TYPE that keep to one kind of cores; ANY_CORE does not.
+CORE_TYPES = {"PCORE_ONLY": CoreKind.PERFORMANCE, "ECORE_ONLY": CoreKind.EFFICIENT}
+
 #: How many hosts an error lists before it says how many more there are.
 LISTED_HOSTS = 12
 
@@ -183,14 +186,18 @@ def _nodes(entry: DeviceEntry, site: Site, cores: Sequence[Core], hint: Hint) ->
     for node in site.host.topology.nodes:
         here = [core for core in cores if core.numa_node == node.id]
         if here and (entry.id is None or int(entry.id) == node.id):
-            chosen = _for_hint(here, hint)
+            chosen = _of_wanted_kind(here, entry, hint)
             yield CoreClaim(entry=entry, site=site, hint=hint, numa_node=node.id, cores=_best_first(chosen))
 
 
-def _for_hint(cores: Sequence[Core], hint: Hint) -> Sequence[Core]:
-    """Returns the cores that a hint uses: LATENCY keeps to the P-cores of a hybrid CPU."""
-    performance = [core for core in cores if core.kind is CoreKind.PERFORMANCE]
-    return performance if hint is Hint.LATENCY and performance else cores
+def _of_wanted_kind(cores: Sequence[Core], entry: DeviceEntry, hint: Hint) -> Sequence[Core]:
+    """Returns the cores of a hybrid CPU that a hint uses: LATENCY keeps to P-cores.
+
+    The entry's own SCHEDULING_CORE_TYPE goes first; as in OpenVINO, a kind that is not there means any.
+    """
+    default = "PCORE_ONLY" if hint is Hint.LATENCY else "ANY_CORE"
+    kind = CORE_TYPES.get(entry.properties.get("SCHEDULING_CORE_TYPE", default))
+    return [core for core in cores if core.kind is kind] or cores
 
 
 def _core_set(

@@ -101,15 +101,25 @@ def _cpus_by_node(root: Path, online: frozenset[int]) -> dict[int, frozenset[int
 
 
 def _siblings(root: Path, online: Iterable[int]) -> dict[int, int]:
-    """Returns each online CPU's core, as the lowest CPU that the kernel lists for that core."""
-    return {cpu: _core_id(root, cpu) for cpu in online}
+    """Returns each online CPU's core, as the lowest CPU of that core.
+
+    Where the kernel lists no siblings, CPUs of the same package and core number are siblings.
+    """
+    first_of_core: dict[tuple[int, int], int] = {}
+    cores = {}
+    for cpu in sorted(online):
+        package = _number(_topology_dir(root, cpu) / "physical_package_id", missing=0)
+        number = _number(_topology_dir(root, cpu) / "core_id", missing=-1)
+        alike = cpu if number < 0 else first_of_core.setdefault((package, number), cpu)
+        cores[cpu] = min(_listed_siblings(root, cpu), default=alike)
+    return cores
 
 
-def _core_id(root: Path, cpu: int) -> int:
+def _listed_siblings(root: Path, cpu: int) -> frozenset[int]:
     for name in ("core_cpus_list", "thread_siblings_list"):  # the second is its name before Linux 5.3
         if listed := parse_cpu_list(_text(_topology_dir(root, cpu) / name)):
-            return min(listed)
-    return cpu
+            return listed
+    return frozenset()
 
 
 def _efficient_cpus(root: Path) -> frozenset[int]:

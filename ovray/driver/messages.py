@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ovray.core.ids import DispatchId, ReplicaId
-from ovray.replica.actor import ReplicaReport
+from ovray.replica.workload import ReplicaReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

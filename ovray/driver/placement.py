@@ -1,17 +1,22 @@
-"""Asks the cluster what it has and lays out the replicas.
+"""Lays out replicas over what the probe found.
 
-May not enter: starting anything.  What entries mean and which cores: devices/.
+May not enter: starting anything, connecting to Ray.  What entries mean and which cores: devices/.
 """
 
 import os
+import time
 from dataclasses import dataclass, replace
 
 from ovray.devices.grammar import parse
+from ovray.devices.inventory import ClusterProbe
 from ovray.devices.plan import PlanOptions, make_plan
 from ovray.devices.probe import probe_cluster, recorded_sysfs_root
 from ovray.devices.records import CoreSharing, Hint, Plan
-from ovray.devices.resources import check_resources
+from ovray.devices.resources import CpusTakenError, check_resources
 from ovray.errors import ConfigError
+
+#: Between looks at a cluster whose CPUs others hold; a look takes about as long.
+LOOK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +35,16 @@ class PlacementOptions:
     def parse(
         cls, *, devices: str, hint: str, precision: str | None, share_cores: bool, lease_timeout_s: float
     ) -> "PlacementOptions":
-        """Reads what callers type.
+        """Reads what callers type, so that a slip of the pen is told before anything is asked or started.
 
         Raises:
-            ConfigError: there is no such hint, or the time is below zero.
+            ConfigError: the device string is wrong, there is no such hint, or the time is below zero.
         """
+        parse(devices)
         if hint.upper() not in Hint.__members__:
-            raise ConfigError(f"there is no hint {hint!r}; OpenVINO has {', '.join(Hint.__members__)}")
+            raise ConfigError(
+                f"hint {hint!r} is unknown; legal are {', '.join(Hint.__members__)}; nothing was started"
+            )
         if lease_timeout_s < 0:
             raise ConfigError(f"the lease timeout is {lease_timeout_s:g} s; give 0 or more")
         return cls(
@@ -48,19 +56,36 @@ class PlacementOptions:
         )
 
 
-def place(options: PlacementOptions) -> Plan:
-    """Lays out replicas over the cluster that this process is connected to.
+def lay_out(options: PlacementOptions, found: ClusterProbe) -> Plan:
+    """Lays out replicas; hosts that cannot take part become warnings.
 
     Raises:
-        ConfigError: the device string is wrong, means nothing here, or Ray has too few CPUs free.
+        ConfigError: the device string is wrong, means nothing here, or claims a core twice.
     """
-    wanted = parse(options.devices)
-    probe = probe_cluster(sysfs_root=recorded_sysfs_root(os.environ))
     plan = make_plan(
-        wanted,
-        probe.hosts,
+        parse(options.devices),
+        found.hosts,
         PlanOptions(hint=options.hint, sharing=options.sharing, precision=options.precision),
     )
-    check_resources(plan, probe.hosts)
-    left_out = tuple(f"host {node.host} was left out: {node.reason}" for node in probe.left_out)
+    left_out = tuple(f"host {node.host} was left out: {node.reason}" for node in found.left_out)
     return replace(plan, warnings=(*left_out, *plan.warnings))
+
+
+def place(options: PlacementOptions) -> Plan:
+    """Lays out replicas that can be started now, over the cluster that this process is connected to.
+
+    Raises:
+        ConfigError: as ``lay_out``; or Ray has too few CPUs, or none of them became free within the lease timeout.
+    """
+    end_s = time.monotonic() + options.lease_timeout_s
+    while True:
+        found = probe_cluster(sysfs_root=recorded_sysfs_root(os.environ))
+        plan = lay_out(options, found)
+        try:
+            check_resources(plan, found.hosts)
+        except CpusTakenError as error:
+            if time.monotonic() >= end_s:
+                raise CpusTakenError(f"{error}; waited {options.lease_timeout_s:g} s (--lease-timeout)") from error
+            time.sleep(LOOK_AGAIN_S)
+        else:
+            return plan

@@ -4,11 +4,14 @@ May not enter: decisions, the scheduler.  Answers arrive as messages.py in the i
 """
 
 import queue
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 import ray
+from ray._private.state import available_resources_per_node, total_resources_per_node
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -25,9 +28,15 @@ from ovray.driver.messages import (
     StartFailed,
 )
 from ovray.errors import ReplicaError, ReplicaLostError
-from ovray.replica.actor import ReplicaActor, Work, Workload
+from ovray.replica.actor import ReplicaActor
+from ovray.replica.orphans import this_process
+from ovray.replica.workload import Work, Workload
 
 Inbox = queue.SimpleQueue[Message]
+
+#: How long Ray may take to have the CPUs of ended replicas back in its books; mostly it takes a tenth of a second.
+RELEASE_TIMEOUT_S = 5.0
+_RELEASE_POLL_S = 0.02
 
 
 class Transport(Protocol):
@@ -54,6 +63,10 @@ class Transport(Protocol):
         """Ends the process of a replica."""
         ...
 
+    def close(self) -> None:
+        """Ends every replica that is left; unlike the others, waits until what they held is free."""
+        ...
+
 
 class RayTransport:
     """Is ``Transport`` by Ray actor calls.
@@ -72,13 +85,16 @@ class RayTransport:
         self._inbox = inbox
         self._owner = owner
         self._lease_timeout_s = lease_timeout_s
+        self._driver = this_process()
         self._workload: Any = None
         self._work: Any = None
         self._actors: dict[ReplicaId, Any] = {}
+        #: Where each of ``_actors`` runs, and how many of Ray's CPUs it holds there.
+        self._claims: dict[ReplicaId, tuple[str, int]] = {}
         #: References whose answer is still to come.  Ray may crash the driver when one is dropped before.
         self._pending: dict[Future[Any], Any] = {}
 
-    def put(self, workload: Workload, work: Work) -> None:
+    def put(self, workload: Workload, work: Work | None) -> None:
         """Hands over the model and the job, before any replica is started."""
         self._workload = ray.put(workload)
         self._work = ray.put(work)
@@ -87,8 +103,9 @@ class RayTransport:
         actor = ReplicaActor.options(
             num_cpus=spec.ray_num_cpus,
             scheduling_strategy=NodeAffinitySchedulingStrategy(spec.node_id, soft=False),
-        ).remote(spec, self._owner, self._lease_timeout_s)
+        ).remote(spec, self._owner, self._lease_timeout_s, self._driver)
         self._actors[spec.id] = actor
+        self._claims[spec.id] = (spec.node_id, spec.ray_num_cpus)
 
         def on_answer(answer: Future[Any]) -> None:
             error = _error_of(answer)
@@ -133,6 +150,19 @@ class RayTransport:
         if actor is not None:
             ray.kill(actor, no_restart=True)
 
+    def close(self) -> None:
+        # Whoever starts replicas next counts Ray's free CPUs first, and those of a process that is still
+        # ending would be missing.
+        wanted = Counter(_free_cpus())
+        for replica in list(self._actors):
+            node_id, cpus = self._claims[replica]
+            wanted[node_id] += cpus
+            self.stop(replica)
+        wanted &= Counter(_all_cpus())  # what was free is old news by up to a tenth of a second
+        end_s = time.monotonic() + RELEASE_TIMEOUT_S
+        while not wanted <= Counter(_free_cpus()) and time.monotonic() < end_s:
+            time.sleep(_RELEASE_POLL_S)
+
     def _watch(self, reference: Any, on_answer: Callable[[Future[Any]], None]) -> None:
         answer: Future[Any] = reference.future()
         self._pending[answer] = reference
@@ -142,6 +172,17 @@ class RayTransport:
             self._pending.pop(finished, None)
 
         answer.add_done_callback(finish)
+
+
+def _free_cpus() -> dict[str, int]:
+    """Returns the CPUs that nobody has claimed, in whole ones, by Ray's node id."""
+    books: dict[str, dict[str, float]] = available_resources_per_node()  # type: ignore[no-untyped-call]
+    return {node_id: int(resources.get("CPU", 0.0)) for node_id, resources in books.items()}
+
+
+def _all_cpus() -> dict[str, int]:
+    books: dict[str, dict[str, float]] = total_resources_per_node()  # type: ignore[no-untyped-call]
+    return {node_id: int(resources.get("CPU", 0.0)) for node_id, resources in books.items()}
 
 
 def _error_of(answer: Future[Any]) -> Exception | None:

@@ -8,75 +8,42 @@ import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 import ray
 
 from ovray.devices.leases import CoreLeases, Lease
 from ovray.devices.records import CoreSharing, ReplicaSpec
+from ovray.devices.telemetry import keep_telemetry_out
 from ovray.errors import ReplicaError
 from ovray.replica.engine import Engine, EngineInfo, Tensors
 from ovray.replica.memory import bind_memory
-from ovray.replica.model import PackedModel, describe, unpack
-from ovray.replica.openvino_engine import OpenVINOEngine
+from ovray.replica.orphans import ProcessIdentity, end_with
 from ovray.replica.pinning import pin_process
-from ovray.replica.sim_engine import SimEngine, SimSettings
+from ovray.replica.workload import ReplicaReport, Runner, Work, Workload
 
 #: Pieces of work that a replica holds at once: one that infers, one that is being read or written beside it.
 WORK_THREADS = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
-    """Says what a replica is to compile."""
-
-    model: PackedModel
-    #: Rows that one inference takes.
-    batch_rows: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplicaReport:
-    """Says what a replica turned out to be once it was ready."""
-
-    pid: int
-    engine: EngineInfo
-    memory_policy: str | None
-    rss_mb: float
-
-
-class Runner(Protocol):
-    """Runs one kind of work on an engine, piece by piece, from up to ``WORK_THREADS`` threads."""
-
-    def run(self, piece: Any, cancelled: threading.Event) -> Any:
-        """Runs one piece and returns what the driver is to know of it; both travel through Ray.
-
-        Ends soon, with any error, once ``cancelled`` is set.
-        """
-        ...
-
-
-class Work(Protocol):
-    """Travels to a replica once and makes the runner there."""
-
-    def open(self, engine: Engine) -> Runner:
-        """Makes the runner."""
-        ...
-
-
 class Replica:
     """Owns one engine, on the cores that its spec names.  ``ReplicaActor`` is its remote form."""
 
-    def __init__(self, spec: ReplicaSpec, owner: str, lease_timeout_s: float) -> None:
+    def __init__(
+        self, spec: ReplicaSpec, owner: str, lease_timeout_s: float, driver: ProcessIdentity | None = None
+    ) -> None:
         """Stores; ``start`` acts.
 
         Args:
             spec: where this is, and what it owns here.
             owner: what the lease tells those who wait for the same cores.
             lease_timeout_s: how long to wait for cores that somebody else holds.
+            driver: the process to end with; ``None`` leaves that to Ray, which takes seconds over it.
         """
+        keep_telemetry_out()
+        if driver is not None:
+            end_with(driver)
         self._spec = spec
         self._owner = owner
         self._lease_timeout_s = lease_timeout_s
@@ -97,7 +64,10 @@ class Replica:
             ReplicaError: the process, or OpenVINO, did not get what the spec says.
         """
         memory_policy = self._take_cores()
-        engine = _make_engine(self._spec, workload, properties)
+        # Imported here and not above: nothing of OpenVINO is loaded before the process is on its cores.
+        from ovray.replica.engines import make_engine
+
+        engine = make_engine(self._spec, workload, properties)
         _check(self._spec, engine.info)
         self._engine = engine
         return ReplicaReport(
@@ -157,7 +127,9 @@ class Replica:
         if not self._spec.cpus or self._spec.sharing is CoreSharing.SHARED:
             return self._spec.memory_policy
         # The process holds the lease to its end, however that comes.
-        self._lease = CoreLeases().acquire(self._spec.cpus, self._owner, self._lease_timeout_s)
+        self._lease = CoreLeases().acquire(
+            (*self._spec.cores, *self._spec.cpus), self._owner, self._lease_timeout_s
+        )
         pin_process(self._spec.cpus)
         if self._spec.numa_node is not None and self._spec.memory_policy != "local":
             return bind_memory(self._spec.numa_node)
@@ -169,14 +141,6 @@ _remote: Any = ray.remote
 ReplicaActor: Any = _remote(
     concurrency_groups={"work": WORK_THREADS, "control": 1}, max_restarts=0, max_task_retries=0
 )(Replica)
-
-
-def _make_engine(spec: ReplicaSpec, workload: Workload, properties: Mapping[str, str]) -> Engine:
-    model = unpack(workload.model)
-    if not spec.openvino_device:
-        settings = SimSettings.parse(spec.properties)
-        return SimEngine(describe(model), settings, workload.batch_rows, seed=spec.id)
-    return OpenVINOEngine(model, spec.openvino_device, properties, workload.batch_rows)
 
 
 def _check(spec: ReplicaSpec, info: EngineInfo) -> None:

@@ -6,49 +6,16 @@ What is done with the model on a device: engine.py.
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import openvino as ov
-from numpy.typing import NDArray
 
 from ovray.errors import ConfigError
+from ovray.replica.signature import PackedModel, Port, Signature
 
 #: Element types whose tensors NumPy cannot hold as they are; the graph converts them at its edge instead.
 _EDGE_TYPES = {"bf16": "f32", "f8e4m3": "f32", "f8e5m2": "f32", "nf4": "f32", "u1": "u8", "u4": "u8", "i4": "i8"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Port:
-    """Describes one input or output of a model."""
-
-    #: The port's own name, or ``input_0`` / ``output_0`` where the model gives none.
-    name: str
-    #: All of its names.
-    names: tuple[str, ...]
-    #: Dimensions; ``None`` where dynamic.  ``None`` as a whole where even the rank is dynamic.
-    shape: tuple[int | None, ...] | None
-    #: OpenVINO's element type as text: ``f32``, ``u8``, ``string``.
-    element_type: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signature:
-    """Describes what a model takes and gives."""
-
-    name: str
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackedModel:
-    """Holds a model as OpenVINO IR, ready to travel.  Through Ray's object store it goes once to each host."""
-
-    xml: bytes
-    #: uint8[bytes]; an array, because Ray shares arrays between the processes of a host without a copy.
-    weights: NDArray[np.uint8]
 
 
 def read_model(model: str | Path | ov.Model) -> ov.Model:

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from ovray.errors import CompileError, ReplicaError
 from ovray.replica.engine import Answer, EngineInfo, Slot, Tensors
-from ovray.replica.model import Port, Signature, describe, last_line
+from ovray.replica.model import describe, last_line
+from ovray.replica.signature import Port, Signature
 from ovray.replica.slots import SLOTS_AHEAD, SlotPool
 
 #: Warm-up: inferences one at a time, then as many rounds of all slots at once; each part ends at this time, too.

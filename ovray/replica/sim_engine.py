@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ovray.errors import ConfigError
 from ovray.replica.engine import Answer, EngineInfo, Slot, Tensors
-from ovray.replica.model import Port, Signature
+from ovray.replica.signature import Port, Signature
 from ovray.replica.slots import SLOTS_AHEAD, SlotPool
 
 _NUMPY_TYPES: dict[str, DTypeLike] = {

@@ -11,7 +11,8 @@ from typing import Literal
 import openvino as ov
 
 from ovray.errors import ConfigError
-from ovray.replica.model import Port, Signature, describe, reshape
+from ovray.replica.model import describe, reshape
+from ovray.replica.signature import Port, Signature
 from ovray.scoring.columns import Binding
 from ovray.scoring.elements import ELEMENTS
 

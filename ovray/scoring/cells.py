@@ -10,7 +10,7 @@ from math import prod
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ovray.replica.model import Port
+from ovray.replica.signature import Port
 from ovray.scoring.elements import ELEMENTS
 
 
@@ -68,7 +68,7 @@ def fit(port: Port, cells: Cells) -> Fit | str:
     if problem:
         return problem
     if None in cells.shape:
-        return "its lists are of different lengths; rows need to be of one shape"
+        return "the lists in its first rows are null or of different lengths; rows need to be of one shape"
     lengths = tuple(length for length in cells.shape if length is not None)
     for dims, has_batch in _layouts(port, lengths):
         row_shape = _match(dims, lengths)

@@ -4,6 +4,7 @@ May not enter: ray, which chunk comes next.  Two chunks run side by side, so tha
 other infers; the engine's slots are shared between them.
 """
 
+import os
 import queue
 import threading
 from dataclasses import dataclass
@@ -49,7 +50,14 @@ class ScoringWork:
     folder: OutputFolder
 
     def open(self, engine: Engine) -> "ChunkScorer":
-        """Makes the runner, in a replica."""
+        """Makes the runner, in a replica.
+
+        Arrow gets as many threads as the replica has cores; its first array to NumPy imports pandas, which is
+        better done now than in the first chunk.
+        """
+        import pandas  # noqa: F401
+
+        pa.set_cpu_count(len(os.sched_getaffinity(0)))
         return ChunkScorer(self, engine)
 
 

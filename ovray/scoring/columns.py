@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 import pyarrow as pa
 
 from ovray.errors import ConfigError
-from ovray.replica.model import Port, Signature
+from ovray.replica.signature import Port, Signature
 from ovray.scoring.cells import Cells, Fit, cells_of, expected, fit, row_size, show_port
 
 #: How many columns a message lists before it says "and N more".
@@ -61,7 +61,8 @@ def bind(signature: Signature, sample: pa.RecordBatch, options: Sequence[str] = 
             binder.bind(port, columns, option)
     for columns, option in unnamed:
         binder.bind(binder.port_for(columns, option), columns, option)
-    for port in binder.unbound():
+    # Columns with the names of inputs go to those first, so that they are not in question for the others.
+    for port in sorted(binder.unbound(), key=lambda port: not binder.named_columns(port)):
         binder.choose(port)
     return tuple(binder.bindings[port.name] for port in signature.inputs)
 
@@ -102,6 +103,10 @@ class _Binder:
 
     def unbound(self) -> list[Port]:
         return [port for port in self._ports if port.name not in self.bindings]
+
+    def named_columns(self, port: Port) -> list[str]:
+        """Return the columns that have one of the input's names."""
+        return [name for name in self._schema.names if name in {port.name, *port.names}]
 
     def split(self, option: str) -> tuple[Port | None, str]:
         """Part ``NAME=COL``; a column that has the whole text as its name comes first."""
@@ -155,7 +160,7 @@ class _Binder:
         """Bind the column with the input's name, else the only one that fits."""
         taken = {column for binding in self.bindings.values() for column in binding.columns}
         free = [name for name in self._schema.names if name not in taken]
-        named = [name for name in free if name in {port.name, *port.names}]
+        named = [name for name in self.named_columns(port) if name in free]
         fits = {name: self._fit_alone(port, name) for name in named or free}
         fitting = {name: found for name, found in fits.items() if isinstance(found, Fit)}
         if len(fitting) == 1:

@@ -14,7 +14,7 @@ import pyarrow.csv as pacsv
 
 from ovray.errors import ConfigError
 from ovray.scoring.csv_records import first_record_end, last_record_end, open_quote
-from ovray.scoring.files import file_info, open_file, open_stream
+from ovray.scoring.files import file_info, one_line, open_file, open_stream
 from ovray.scoring.records import Block, FileRef, InputFile
 
 #: Text in one block.  A replica holds one block as text and as columns, so this bounds its memory; and a chunk
@@ -203,7 +203,8 @@ def _texts(stream: pa.NativeFile, header: _Header, ref: FileRef) -> Iterator[tup
     pending = header.rest
     while True:
         fresh: bytes = stream.read(BLOCK_BYTES)
-        # The header's rest is a block of its own: only what is left over from a block is put before the next one.
+        if not fresh:
+            _refuse_open_quote(pending, line, ref)
         end = last_record_end(pending) if fresh else len(pending)
         if end:
             yield pending[:end], position, line
@@ -215,7 +216,6 @@ def _texts(stream: pa.NativeFile, header: _Header, ref: FileRef) -> Iterator[tup
                 f' {_MAX_RECORD_BYTES // 2**20} MiB; look for a quotation mark (") without its pair'
             )
         if not fresh:
-            _refuse_open_quote(pending, line - pending.count(_LINE_BREAK), ref)
             return
         pending = pending[end:] + fresh
 
@@ -231,21 +231,28 @@ def _refuse_open_quote(text: bytes, line: int, ref: FileRef) -> None:
 
 
 def _check_block(text: bytes, names: Sequence[str], ref: FileRef, line: int) -> pa.Table:
+    _refuse_other_encodings(text, ref, line)
     try:
-        table = _parse(text, names, _convert_options(None))
+        return _parse(text, names, _convert_options(None))
     except _UnevenRecordError as error:
         raise ConfigError(
             f"{ref.name!r}, line {line + error.lines_before(text)}: {error.found} fields where the header names"
             f" {len(names)} columns; mend this line, then start again"
         ) from error
     except pa.ArrowInvalid as error:
-        raise ConfigError(f"{ref.name!r} is no valid CSV from line {line} on: {error}") from error
-    for field in table.schema:
-        if pa.types.is_binary(field.type):
-            raise ConfigError(
-                f"{ref.name!r}: column {field.name!r} holds text that is not UTF-8; convert the file first"
-            )
-    return table
+        raise ConfigError(f"{ref.name!r} is no valid CSV from line {line} on: {one_line(error)}") from error
+
+
+def _refuse_other_encodings(text: bytes, ref: FileRef, line: int) -> None:
+    if text.isascii():
+        return
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        line += text.count(_LINE_BREAK, 0, error.start)
+        raise ConfigError(
+            f"{ref.name!r}, line {line}: byte 0x{text[error.start]:02x} is not UTF-8; convert the file first"
+        ) from error
 
 
 def _parse(text: bytes, names: Sequence[str], options: pacsv.ConvertOptions) -> pa.Table:

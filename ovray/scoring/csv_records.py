@@ -55,7 +55,7 @@ def _quoted_spans(text: bytes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return where quoted text begins and ends; the end of a field that stays open is beyond the text.
 
     Counting is enough, and fast, where every other quotation mark opens: it stands where a field begins, or
-    doubles the one before.  A mark inside an unquoted field (5" pipe) breaks that; then fields are found one by one.
+    doubles the one before.  A mark inside an unquoted field (5" pipe) breaks that; then each field is looked for.
     """
     octets = np.frombuffer(text, dtype=np.uint8)
     quotes = np.flatnonzero(octets == _QUOTE)

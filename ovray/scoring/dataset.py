@@ -110,6 +110,8 @@ def _common_field(known: pa.Field, known_from: InputFile, field: pa.Field, file:
         merged = known
     elif pa.types.is_null(known.type):
         merged = field
+    elif _are_same_categories(known.type, field.type):
+        merged = max(known, field, key=lambda one: one.type.index_type.bit_width)
     elif known_from.ref.format is file.ref.format is Format.CSV:
         merged = known.with_type(common_type(known.type, field.type))
     elif known_from.ref.format is not file.ref.format:
@@ -125,3 +127,14 @@ def _common_field(known: pa.Field, known_from: InputFile, field: pa.Field, file:
             f" {file.ref.name!r}; it needs one type in all input files: score them apart, or mend one"
         )
     return merged.with_nullable(known.nullable or field.nullable)
+
+
+def _are_same_categories(one: pa.DataType, other: pa.DataType) -> bool:
+    """Return whether types differ in nothing but the width of their indices, which in pandas follows the data."""
+    return bool(
+        pa.types.is_dictionary(one)
+        and pa.types.is_dictionary(other)
+        and one.value_type == other.value_type
+        and one.ordered == other.ordered
+        and pa.types.is_signed_integer(one.index_type) == pa.types.is_signed_integer(other.index_type)
+    )

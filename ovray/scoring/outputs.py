@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ovray.errors import ConfigError, DataError
-from ovray.replica.model import Port
+from ovray.replica.signature import Port
 from ovray.scoring.columns import Binding
 from ovray.scoring.elements import ELEMENTS
 

@@ -3,6 +3,7 @@
 May not enter: which slices (the driver's), what rows become (tensors.py, outputs.py).
 """
 
+import socket
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
@@ -79,21 +80,33 @@ class RowReader:
     def _open(self, one: Slice) -> RowSource:
         if self._source is None or self._ref != one.ref:
             self.close()
-            size_bytes = file_info(one.ref).size
-            if size_bytes != one.size_bytes:
-                raise DataError(
-                    f"{one.ref.name!r} was changed while it was being scored: it had {one.size_bytes} bytes and"
-                    f" now has {size_bytes}; start again"
-                )
+            _check_unchanged(one)
             self._source = open_rows(one.ref, self._schema, rows_per_batch=self._rows_per_batch)
             self._ref = one.ref
         return self._source
 
 
+def _check_unchanged(one: Slice) -> None:
+    size_bytes = file_info(one.ref).size
+    if size_bytes is None:
+        raise DataError(
+            f"{one.ref.name!r} is not there on host {socket.gethostname()}; every host that scores needs to see it"
+            " at the same path, or name it by a URL"
+        )
+    if size_bytes != one.size_bytes:
+        raise DataError(
+            f"{one.ref.name!r} was changed while it was being scored: it had {one.size_bytes} bytes and now has"
+            f" {size_bytes}; start again"
+        )
+
+
 def _with_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Give a batch the data set's types; only a column of nulls ever changes."""
-    columns = [
-        column if column.type == field.type else pa.nulls(len(column), field.type)
-        for column, field in zip(batch.columns, schema, strict=True)
-    ]
+    """Give a batch the data set's types, which differ only for nulls alone and for narrower dictionaries."""
+    columns = [_with_type(column, field.type) for column, field in zip(batch.columns, schema, strict=True)]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _with_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if column.type == kind:
+        return column
+    return pa.nulls(len(column), kind) if pa.types.is_null(column.type) else column.cast(kind)

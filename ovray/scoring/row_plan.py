@@ -10,7 +10,8 @@ from math import prod
 import openvino as ov
 import pyarrow as pa
 
-from ovray.replica.model import Port, describe
+from ovray.replica.model import describe
+from ovray.replica.signature import Port
 from ovray.scoring.batching import BatchSize, fix_shapes
 from ovray.scoring.columns import Binding, bind, kept_columns
 from ovray.scoring.dataset import DataSet

@@ -20,9 +20,9 @@ from ovray.driver.placement import PlacementOptions, place
 from ovray.driver.session import ray_session
 from ovray.driver.transport import Inbox, RayTransport
 from ovray.errors import ConfigError
-from ovray.replica.actor import Workload
 from ovray.replica.model import pack, read_model, with_plain_types
 from ovray.replica.properties import compile_properties
+from ovray.replica.workload import Workload
 from ovray.scoring.batching import BatchSize
 from ovray.scoring.chunk import Chunk, ScoringWork
 from ovray.scoring.dataset import DataSet

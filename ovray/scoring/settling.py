@@ -12,7 +12,7 @@ import pyarrow.fs as pafs
 
 from ovray.errors import DataError
 from ovray.scoring.files import one_line, resolve
-from ovray.scoring.parts import OutputFolder, is_unfinished, part_name, part_range, prepare_folder
+from ovray.scoring.parts import OutputFolder, part_name, part_range, prepare_folder, remove_unfinished
 
 
 @contextmanager
@@ -23,14 +23,16 @@ def open_folder(typed: str | PathLike[str]) -> Iterator[OutputFolder]:
         yield folder
     except BaseException:
         # The folder may be what failed: the error under way says so better than one from here.
-        with suppress(OSError, pa.ArrowException):
-            _delete_unfinished(folder)
+        with suppress(DataError):
+            remove_unfinished(folder)
         folder.remove_if_unused()
         raise
 
 
 def settle_folder(folder: OutputFolder, ranges: Iterable[tuple[int, int]]) -> None:
     """Checks that the folder holds just these rows; takes away what replicas left that were lost or too late.
+
+    A lost replica may have committed its chunk before its rows were cut anew: what the driver counted is right.
 
     Raises:
         DataError: a part that was reported complete is not there.
@@ -46,17 +48,11 @@ def settle_folder(folder: OutputFolder, ranges: Iterable[tuple[int, int]]) -> No
             )
         filesystem, _ = resolve(folder.location)
         for name in found.keys() - wanted:
-            if part_range(name) is not None or is_unfinished(name):
+            if part_range(name) is not None:
                 filesystem.delete_file(found[name].path)
+        remove_unfinished(folder)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"output {folder.name!r} cannot be checked: {one_line(error)}") from error
-
-
-def _delete_unfinished(folder: OutputFolder) -> None:
-    filesystem, _ = resolve(folder.location)
-    for info in _list(folder):
-        if is_unfinished(info.base_name):
-            filesystem.delete_file(info.path)
 
 
 def _list(folder: OutputFolder) -> list[pafs.FileInfo]:

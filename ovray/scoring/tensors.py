@@ -44,11 +44,12 @@ def fill(rows: Rows, binding: Binding, out: Array) -> None:
             is beyond the input's type; the message names file, row and column.
     """
     table = out.reshape(len(out), prod(binding.row_shape))
-    if len(binding.columns) == 1:
-        np.copyto(table, _values(rows, binding, binding.columns[0]).reshape(table.shape), casting="unsafe")
-        return
-    for at, column in enumerate(binding.columns):
-        np.copyto(table[:, at], _values(rows, binding, column), casting="unsafe")
+    with np.errstate(over="ignore"):  # a float beyond a narrower type is infinite, as in OpenVINO
+        if len(binding.columns) == 1:
+            np.copyto(table, _values(rows, binding, binding.columns[0]).reshape(table.shape), casting="unsafe")
+            return
+        for at, column in enumerate(binding.columns):
+            np.copyto(table[:, at], _values(rows, binding, column), casting="unsafe")
 
 
 def _values(rows: Rows, binding: Binding, column: str) -> Array:

@@ -91,3 +91,32 @@ def test_a_recorded_tree_holds_its_limits_at_the_top(tmp_path: Path) -> None:
     write(tmp_path / "fs/cgroup/cpuset.cpus.effective", "4-7")
 
     assert read_recorded_limits(tmp_path) == CgroupLimits(cpus=frozenset({4, 5, 6, 7}), quota_cpus=2.5)
+
+
+@pytest.mark.parametrize(
+    ("written", "memory_bytes"),
+    [("1073741824", 2**30), ("max", None)],
+)
+def test_a_version_2_memory_limit_is_read(tmp_path: Path, written: str, memory_bytes: int | None) -> None:
+    proc = a_v2_process(tmp_path, "/pod")
+    write(tmp_path / "cg/pod/memory.max", written)
+
+    assert read_own_limits(proc).memory_bytes == memory_bytes
+
+
+@pytest.mark.parametrize(
+    ("written", "memory_bytes"),
+    [("1073741824", 2**30), ("9223372036854771712", None)],
+)
+def test_a_version_1_memory_limit_is_read(tmp_path: Path, written: str, memory_bytes: int | None) -> None:
+    write(tmp_path / "fs/cgroup/memory/memory.limit_in_bytes", written)
+
+    assert read_recorded_limits(tmp_path).memory_bytes == memory_bytes
+
+
+def test_the_smallest_memory_limit_of_all_groups_above_counts(tmp_path: Path) -> None:
+    proc = a_v2_process(tmp_path, "/slice/pod")
+    write(tmp_path / "cg/slice/memory.max", "1000")
+    write(tmp_path / "cg/slice/pod/memory.max", "2000")
+
+    assert read_own_limits(proc).memory_bytes == 1000

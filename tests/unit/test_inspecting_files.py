@@ -146,6 +146,8 @@ BAD_CONTENT = {
     "blank.csv": (b"\n\r\n\n", "'blank.csv' is empty: a CSV file begins with a line of column names"),
     "header.csv": (b"a,b\n", "'header.csv' is empty: it holds no rows"),
     "short.csv": (b"a,b\n1,2\n\n3\n", "'short.csv', line 4: 1 fields where the header names 2 columns"),
+    "first.csv": (b"a,b\n1\n2,3\n", "'first.csv', line 2: 1 fields where the header names 2 columns"),
+    "latin-short.csv": (b"a,b\n1,2\n\xe9\n", "'latin-short.csv', line 3: byte 0xe9 is not UTF-8; convert"),
     "long.csv": (b"a,b\r\n1,2\r\n3,4,5\r\n", "'long.csv', line 3: 3 fields where the header names 2 columns"),
     "late.csv": (b"a,b\n" + b'1,"x\ny"\n' * 20 + b"3", "'late.csv', line 42: 1 fields where the header names 2"),
     "quote.csv": (
@@ -154,7 +156,7 @@ BAD_CONTENT = {
     ),
     "open.csv": (b'a,b\n1,2\n1,"2', "'open.csv', line 3: a quotation mark opens here that nothing closes"),
     "twice.csv": (b"a,b,a\n1,2,3\n", "'twice.csv' names the column 'a' more than once"),
-    "latin.csv": ("a,b\n1,é\n".encode("latin-1"), "'latin.csv': column 'b' holds text that is not UTF-8"),
+    "latin.csv": ("a,b\n1,é\n".encode("latin-1"), "'latin.csv', line 2: byte 0xe9 is not UTF-8; convert"),
     "latin-header.csv": (
         "a,é\n1,2\n".encode("latin-1"),
         "'latin-header.csv' does not begin with a line of column names",

@@ -131,3 +131,8 @@ def test_the_directory_is_one_that_every_user_may_write_to(monkeypatch: pytest.M
     monkeypatch.delenv("OVRAY_LEASE_DIR", raising=False)
 
     assert stat.S_IMODE(default_directory().stat().st_mode) == 0o1777
+
+
+def test_a_directory_where_no_file_can_be_made_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be made"):
+        _leases(tmp_path / "absent").acquire([0], "first", 0.0)

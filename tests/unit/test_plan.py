@@ -328,6 +328,24 @@ def test_an_entry_s_own_properties_count() -> None:
     assert (second.hint, len(second.cpus)) == (Hint.THROUGHPUT, 32)
 
 
+@pytest.mark.parametrize(
+    ("devices", "options", "cpus"),
+    [
+        ("CPU?ENABLE_HYPER_THREADING=NO", PlanOptions(), "0,2,4,6,8,10,12,14,16-19"),
+        ("CPU?ENABLE_HYPER_THREADING=YES", LATENCY, "0-15"),
+        ("CPU?SCHEDULING_CORE_TYPE=ECORE_ONLY", PlanOptions(), "16-19"),
+        ("CPU?SCHEDULING_CORE_TYPE=PCORE_ONLY", PlanOptions(), "0-15"),
+        ("CPU?SCHEDULING_CORE_TYPE=ANY_CORE", LATENCY, "0,2,4,6,8,10,12,14,16-19"),
+    ],
+)
+def test_properties_of_an_entry_choose_other_threads_and_kinds_of_cores(
+    devices: str, options: PlanOptions, cpus: str
+) -> None:
+    (spec,) = plan(devices, a_host(HYBRID_CLIENT), options=options).replicas
+
+    assert format_cpu_list(spec.cpus) == cpus
+
+
 def test_memory_comes_from_the_replica_s_own_node_where_the_host_allows_it() -> None:
     bound = plan("CPU", a_host(TWO_SOCKETS)).replicas
     free = plan("CPU", a_host(TWO_SOCKETS, can_bind_memory=False)).replicas

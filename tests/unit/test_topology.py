@@ -126,6 +126,16 @@ def test_the_older_name_of_the_sibling_list_will_do(tmp_path: Path) -> None:
     assert len(read_topology(root).cores) == 8
 
 
+def test_where_no_siblings_are_listed_the_core_numbers_tell(tmp_path: Path) -> None:
+    for cpu, (package, core) in enumerate([(0, 0), (0, 1), (1, 0), (0, 0), (0, 1), (1, 0)]):
+        topology_dir = tmp_path / f"devices/system/cpu/cpu{cpu}/topology"
+        topology_dir.mkdir(parents=True)
+        (topology_dir / "physical_package_id").write_text(str(package))
+        (topology_dir / "core_id").write_text(str(core))
+
+    assert [core.cpus for core in read_topology(tmp_path).cores] == [(0, 3), (1, 4), (2, 5)]
+
+
 def test_a_tree_without_caches_and_lists_still_has_its_cores(tmp_path: Path) -> None:
     root = tmp_path
     for cpu in range(4):

@@ -1,0 +1,153 @@
+"""Shows where replicas would run, and what a model turns out to be there: ``ovray.plan()`` and ``ovray plan``.
+
+May not enter: work for replicas, printing.  What entries mean and which cores: devices/.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import openvino as ov
+
+from ovray.core.ids import ReplicaId
+from ovray.devices.inventory import ClusterProbe
+from ovray.devices.probe import probe_cluster, probe_local_host, recorded_sysfs_root
+from ovray.devices.records import Measurement, Plan
+from ovray.devices.resources import check_resources
+from ovray.driver.job import START_TIMEOUT_S
+from ovray.driver.messages import Started, StartFailed
+from ovray.driver.placement import PlacementOptions, lay_out, place
+from ovray.driver.session import has_ray, ray_session
+from ovray.driver.transport import Inbox, RayTransport
+from ovray.errors import ConfigError
+from ovray.replica.model import describe, pack, read_model, reshape, with_plain_types
+from ovray.replica.properties import compile_properties
+from ovray.replica.workload import ReplicaReport, Workload
+
+
+def plan(  # noqa: PLR0913 (the public face: every option has its name)
+    model: str | os.PathLike[str] | ov.Model | None = None,
+    *,
+    devices: str = "MULTI",
+    hint: str = "THROUGHPUT",
+    precision: str | None = None,
+    share_cores: bool = False,
+    lease_timeout_s: float = PlacementOptions().lease_timeout_s,
+    address: str | None = None,
+) -> Plan:
+    """Returns where every replica would run.
+
+    Without a model nothing is compiled, leased or claimed, and where no Ray runs none is started: this machine is
+    looked at.  With ``OVRAY_SYSFS_ROOT=DIR`` in the environment, the machine recorded in DIR stands for every
+    host, and the plan is not held against what Ray has.
+
+    With a model every replica is started, compiles it, runs it, and is ended; the plan then says what came of it.
+
+    Args:
+        model: a file that OpenVINO reads, or a model in memory; open dimensions are compiled as 1.
+        devices: device string; ``MULTI`` is every device of the cluster.
+        hint: OpenVINO's performance hint, ``THROUGHPUT``, ``LATENCY`` or ``CUMULATIVE_THROUGHPUT``.
+        precision: ``f32``, ``f16`` or ``bf16`` for every replica; ``None`` leaves it to each device.
+        share_cores: lets replicas run on cores that others hold.
+        lease_timeout_s: seconds to wait for cores that others hold.
+        address: ``HOST:PORT`` of a Ray head; ``local`` means this machine alone.
+
+    Raises:
+        ConfigError: the device string is wrong, means nothing here, claims a core twice, or Ray has too few CPUs;
+            the model cannot be read, or no device can run it.
+
+    Example:
+        >>> ovray.plan(devices="CPU*2", hint="LATENCY").to_pandas()  # doctest: +SKIP
+    """
+    options = PlacementOptions.parse(
+        devices=devices,
+        hint=hint,
+        precision=precision,
+        share_cores=share_cores,
+        lease_timeout_s=lease_timeout_s,
+    )
+    if model is None:
+        return _only_placed(options, address)
+    workload = Workload(model=pack(_with_closed_shapes(with_plain_types(read_model(model)))), batch_rows=1)
+    with ray_session(address):
+        return _measured(place(options), workload, options)
+
+
+def _only_placed(options: PlacementOptions, address: str | None) -> Plan:
+    sysfs_root = recorded_sysfs_root(os.environ)
+    found = _look_at_hosts(address, sysfs_root)
+    laid_out = lay_out(options, found)
+    if sysfs_root is None and any(host.node_id for host in found.hosts):
+        check_resources(laid_out, found.hosts)
+    return laid_out
+
+
+def _look_at_hosts(address: str | None, sysfs_root: Path | None) -> ClusterProbe:
+    if not has_ray(address):
+        return ClusterProbe(hosts=(probe_local_host(sysfs_root),))
+    with ray_session(address):
+        return probe_cluster(sysfs_root=sysfs_root)
+
+
+def _with_closed_shapes(model: ov.Model) -> ov.Model:
+    """Gives every open dimension the least length that it may have, at least 1."""
+    shapes = {}
+    for port, found in zip(describe(model).inputs, model.inputs, strict=True):
+        if port.shape is None:
+            raise ConfigError(
+                f"input {port.name!r} does not say how many dimensions it has; reshape the model first"
+            )
+        shapes[port.name] = tuple(max(1, dimension.get_min_length()) for dimension in found.get_partial_shape())
+    reshape(model, shapes)
+    return model
+
+
+def _measured(laid_out: Plan, workload: Workload, options: PlacementOptions) -> Plan:
+    """Starts every replica, notes what it turned out to be, and ends it."""
+    inbox = Inbox()
+    transport = RayTransport(
+        inbox, owner=f"ovray plan, driver pid {os.getpid()}", lease_timeout_s=options.lease_timeout_s
+    )
+    try:
+        transport.put(workload, None)
+        for spec in laid_out.replicas:
+            transport.start(spec, compile_properties(spec, {}))
+        measurements, failures = _wait_for_all(inbox, len(laid_out.replicas))
+    finally:
+        for spec in laid_out.replicas:
+            transport.stop(spec.id)
+    if not measurements:
+        reasons = "; ".join(f"{replica}: {error}" for replica, error in failures.items())
+        raise ConfigError(f"no device can run the model: {reasons}")
+    warnings = tuple(f"{replica} could not be started: {error}" for replica, error in failures.items())
+    return replace(laid_out.with_measurements(measurements), warnings=(*laid_out.warnings, *warnings))
+
+
+def _wait_for_all(inbox: Inbox, count: int) -> tuple[dict[ReplicaId, Measurement], Mapping[ReplicaId, Exception]]:
+    measurements: dict[ReplicaId, Measurement] = {}
+    failures: dict[ReplicaId, Exception] = {}
+    end_s = time.monotonic() + START_TIMEOUT_S
+    while len(measurements) + len(failures) < count:
+        message = inbox.get(timeout=max(0.0, end_s - time.monotonic()))
+        if isinstance(message, Started):
+            measurements[message.replica] = _measurement(message.report)
+        elif isinstance(message, StartFailed):
+            failures[message.replica] = message.error
+    return measurements, failures
+
+
+def _measurement(report: ReplicaReport) -> Measurement:
+    engine = report.engine
+    return Measurement(
+        nireq=engine.nireq,
+        streams=engine.streams,
+        threads=engine.threads,
+        precision=engine.precision,
+        compile_s=engine.compile_s,
+        first_inference_ms=engine.first_inference_ms,
+        rss_mb=report.rss_mb,
+    )

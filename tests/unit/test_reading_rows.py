@@ -1,0 +1,167 @@
+import gzip
+import pickle
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from ovray.errors import ConfigError, DataError
+from ovray.scoring import csv_files, parquet
+from ovray.scoring.reading import RowReader, read_sample
+from ovray.scoring.records import Block
+from tests.data_builders import a_data_set, a_parquet_file, a_text_file, every_kind_of_column, read_all
+
+
+@pytest.mark.parametrize("rows_per_group", [1, 2, 3])
+def test_columns_come_through_with_type_and_value_untouched(tmp_path: Path, rows_per_group: int) -> None:
+    table = every_kind_of_column()
+    path = a_parquet_file(tmp_path / "a.parquet", table, rows_per_group=rows_per_group)
+
+    read = read_all(a_data_set(path), rows_per_batch=2)
+
+    assert read.schema.equals(table.schema)
+    assert read.schema.field("null").metadata[b"unit"] == b"none"
+    # Compared as text, since NaN is not equal to itself.
+    assert str(read.to_pylist()) == str(table.to_pylist())
+    assert read.column("zoned").cast(pa.int64()).to_pylist() == [0, None, 2**60]
+
+
+def test_what_pandas_noted_about_a_whole_file_is_left_behind(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"n": [1, 2, 3]}, index=pd.RangeIndex(10, 13))
+    frame.to_parquet(tmp_path / "a.parquet")
+
+    data = a_data_set(tmp_path / "a.parquet")
+
+    assert data.schema.metadata is None
+    assert read_all(data).to_pydict() == {"n": [1, 2, 3]}
+
+
+def test_only_the_columns_asked_for_are_read_in_their_order(tmp_path: Path) -> None:
+    table = pa.table({"a": [1], "a.b": [2], "c": [{"b": 3}]})
+    data = a_data_set(a_parquet_file(tmp_path / "a.parquet", table))
+
+    assert read_all(data, columns=["c", "a"]).to_pylist() == [{"c": {"b": 3}, "a": 1}]
+    assert read_all(data, columns=["a.b"]).to_pylist() == [{"a.b": 2}]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv"])
+def test_batches_are_bounded_and_know_their_rows(tmp_path: Path, name: str) -> None:
+    table = pa.table({"n": range(100)})
+    path = tmp_path / name
+    if name.endswith(".csv"):
+        a_text_file(path, "n\n" + "".join(f"{n}\n" for n in range(100)))
+    else:
+        a_parquet_file(path, table, rows_per_group=40)
+    data = a_data_set(path)
+
+    read = list(RowReader(data.schema, rows_per_batch=16).read(data.slices(30, 95)))
+
+    assert max(rows.batch.num_rows for rows in read) <= 16
+    assert read[0].name_row(2) == f"{path}, row 32 (the first is 0)"
+    for rows in read:
+        assert rows.batch.column("n")[0].as_py() == rows.first_row
+
+
+def test_a_slice_is_small_whatever_the_size_of_its_file(tmp_path: Path) -> None:
+    data = a_data_set(a_parquet_file(tmp_path / "a.parquet", pa.table({"n": range(2000)}), rows_per_group=1))
+
+    assert len(pickle.dumps(data.slices(1000, 1001))) < 1000
+
+
+def test_chunks_that_go_upwards_decode_a_row_group_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = a_data_set(a_parquet_file(tmp_path / "a.parquet", pa.table({"n": range(100)}), rows_per_group=50))
+    begun: list[int] = []
+    begin = parquet.ParquetRows._begin
+
+    def count(rows: parquet.ParquetRows, group: int) -> None:
+        begun.append(group)
+        begin(rows, group)
+
+    monkeypatch.setattr(parquet.ParquetRows, "_begin", count)
+    reader = RowReader(data.schema, rows_per_batch=8)
+
+    for start in (0, 10, 13, 40, 45, 60, 60, 99):
+        list(reader.read(data.slices(start, start + 1)))
+    assert begun == [0, 1]
+
+    list(reader.read(data.slices(50, 51)))
+    assert begun == [0, 1, 1]
+
+
+def test_chunks_within_a_block_of_csv_parse_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_files, "BLOCK_BYTES", 64)
+    data = a_data_set(a_text_file(tmp_path / "a.csv", "n\n" + "1\n" * 100))
+    read: list[Block] = []
+    text_of = csv_files._SeekableText.read
+
+    def count(text: csv_files._SeekableText, block: Block) -> bytes:
+        read.append(block)
+        return text_of(text, block)
+
+    monkeypatch.setattr(csv_files._SeekableText, "read", count)
+    reader = RowReader(data.schema, rows_per_batch=8)
+
+    for start in range(100):
+        list(reader.read(data.slices(start, start + 1)))
+
+    assert read == list(data.files[0].blocks)
+    assert len(read) > 2
+
+
+def test_a_file_that_was_changed_meanwhile_is_named(tmp_path: Path) -> None:
+    path = a_text_file(tmp_path / "a.csv", "n\n1\n")
+    data = a_data_set(path)
+    path.write_text("n\n1\n2\n")
+
+    with pytest.raises(
+        DataError, match=r"a\.csv' was changed while it was being scored: it had 4 bytes and now has 6"
+    ):
+        read_all(data)
+
+
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    path = a_parquet_file(tmp_path / "a.parquet", pa.table({"n": [1]}))
+    data = a_data_set(path)
+    path.unlink()
+
+    with pytest.raises(
+        DataError, match=r"a\.parquet' is not there on host .*; every host that scores needs to see it"
+    ):
+        read_all(data)
+
+
+def test_damage_inside_a_file_names_its_rows_and_leaves_the_reader_usable(tmp_path: Path) -> None:
+    good = a_parquet_file(tmp_path / "good.parquet", pa.table({"n": range(100)}))
+    bad = a_parquet_file(tmp_path / "bad.parquet", pa.table({"n": range(100)}))
+    content = bytearray(bad.read_bytes())
+    content[4:60] = b"\xff" * 56
+    bad.write_bytes(content)
+    data = a_data_set(bad, good)
+    reader = RowReader(data.schema, rows_per_batch=100)
+
+    with pytest.raises(DataError, match=r"rows 0 to 100 of '.*bad\.parquet' cannot be read: "):
+        list(reader.read(data.slices(0, 100)))
+
+    assert sum(rows.batch.num_rows for rows in reader.read(data.slices(100, 200))) == 100
+    with pytest.raises(ConfigError, match=r"bad\.parquet' cannot be read"):
+        read_sample(data)
+
+
+def test_a_sample_is_the_first_rows(tmp_path: Path) -> None:
+    data = a_data_set(a_parquet_file(tmp_path / "a.parquet", pa.table({"n": range(100)})), limit=3)
+
+    assert read_sample(data).to_pydict() == {"n": [0, 1, 2]}
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.csv.gz"])
+def test_a_url_is_read_like_a_path(tmp_path: Path, name: str) -> None:
+    if name == "a.parquet":
+        a_parquet_file(tmp_path / name, pa.table({"n": range(100)}), rows_per_group=40)
+    else:
+        text = "n\n" + "".join(f"{n}\n" for n in range(100))
+        a_text_file(tmp_path / name, gzip.compress(text.encode()) if name.endswith("gz") else text)
+
+    data = a_data_set(f"file://{tmp_path}/{name}")
+
+    assert read_all(data).column("n").to_pylist() == list(range(100))
