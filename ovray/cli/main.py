@@ -64,8 +64,10 @@ def main() -> None:
                 traceback.print_exc()
             code = _explain(error)
         except KeyboardInterrupt:
-            messages.say("ovray: interrupted; what was complete is kept, the rest was taken away")
             code = _INTERRUPTED
+        # typer, too, turns an interrupt into this code, and says nothing about it.
+        if code == _INTERRUPTED:
+            messages.say("ovray: interrupted; what was complete is kept, the rest was taken away")
     sys.exit(code or 0)
 
 

@@ -1,13 +1,15 @@
 """Scores data sets through the real Ray on real replicas, and compares every row with plain OpenVINO's."""
 
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino as ov
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
@@ -15,6 +17,11 @@ import pytest
 import ray
 
 import ovray
+from ovray.devices.leases import CoreLeases, Lease
+from ovray.driver.job import Progress
+from ovray.driver.placement import PlacementOptions
+from ovray.replica.pinning import thread_affinities
+from ovray.scoring.score import ScoreOptions, run
 from tests.integration import models
 from tests.integration.scored import TOLERANCE, as_array, parts_of, plain_openvino, scores_in
 
@@ -245,3 +252,112 @@ class TestInputsAndReport:
         score(model, feature_files[0], tmp_path / "scores", batch_size=8)
 
         assert model.input("features").partial_shape == ov.PartialShape([-1, models.FEATURES])
+
+
+@needs_two_cores
+class TestReplicasWhileRowsFlow:
+    """A model that takes a millisecond a row, so that there is time to look."""
+
+    ROWS = 6_000
+
+    @pytest.fixture
+    def rows_file(self, tmp_path: Path) -> Path:
+        values = np.random.default_rng(5).standard_normal((self.ROWS, models.FEATURES)).astype(np.float32)
+        path = tmp_path / "rows.parquet"
+        table = pa.table({"id": np.arange(self.ROWS), "features": list(values)})
+        pq.write_table(table, path, row_group_size=200)
+        return path
+
+    def run(self, rows_file: Path, output: Path, look: Callable[[Progress], None]) -> ovray.ScoreReport:
+        """Score on two replicas and call ``look`` once, when rows are done and each replica holds some."""
+        looked: list[bool] = []
+
+        def watch(news: object) -> None:
+            if not isinstance(news, Progress) or looked or not news.rows_done:
+                return
+            if [one.rows_outstanding > 0 for one in news.snapshot.replicas] == [True, True]:
+                looked.append(True)
+                look(news)
+
+        placement = PlacementOptions(devices=f"CPU@{MY_CPUS[0]},CPU@{MY_CPUS[1]}", precision="f32")
+        model = models.a_perceptron(layers=6, width=2048)
+        report = run(model, [rows_file], output, ScoreOptions(placement=placement), watch)
+        assert looked, "the job was over before both replicas were at work"
+        return report
+
+    def test_every_thread_of_each_replica_is_on_its_cores(self, rows_file: Path, tmp_path: Path) -> None:
+        seen: dict[int, dict[int, frozenset[int]]] = {}
+
+        report = self.run(
+            rows_file,
+            tmp_path / "scores",
+            lambda _: seen.update({pid: thread_affinities(pid) for pid in replica_pids()}),
+        )
+
+        cores = {row.pid: frozenset(row.cpus) for row in report.replicas.itertuples()}
+        assert set(seen) == set(cores), "the pids of the report are those that ran"
+        assert not frozenset.intersection(*cores.values())
+        for pid, threads in seen.items():
+            assert len(threads) > 5, "Ray's and OpenVINO's own threads are there"
+            assert set(threads.values()) == {cores[pid]}
+        assert (report.replicas["rows"] > 0).all()
+
+    def test_work_of_a_killed_replica_moves_to_the_other(self, rows_file: Path, tmp_path: Path) -> None:
+        held: list[int] = []
+        victims: list[int] = []
+
+        def kill_one(news: Progress) -> None:
+            victims.append(replica_pids()[0])
+            os.kill(victims[0], signal.SIGKILL)
+            held.extend(one.rows_outstanding for one in news.snapshot.replicas)
+
+        report = self.run(rows_file, tmp_path / "scores", kill_one)
+
+        assert min(held) > 0, "whichever was killed held rows"
+        assert scores_in(tmp_path / "scores")["id"].to_pylist() == list(range(self.ROWS))
+        (victim,) = report.replicas[report.replicas["pid"] == victims[0]].itertuples()
+        assert 0 <= victim.rows < self.ROWS
+        assert report.replicas["rows"].sum() == self.ROWS
+        assert any(victim.id in warning for warning in report.warnings)
+
+
+class TestCoresThatOthersHold:
+    @pytest.fixture
+    def lease(self) -> Iterator[Lease]:
+        with CoreLeases().acquire(MY_CPUS, "another job", 0) as lease:
+            yield lease
+
+    @pytest.mark.usefixtures("lease")
+    def test_the_owner_is_named_when_a_job_may_not_wait(self, feature_files: list[Path], tmp_path: Path) -> None:
+        with pytest.raises(ovray.ReplicaError) as raised:
+            score(models.a_perceptron(), feature_files, tmp_path / "scores", lease_timeout_s=0.5)
+
+        assert f"by pid {os.getpid()} (another job)" in str(raised.value)
+        assert "--lease-timeout" in str(raised.value)
+        assert not (tmp_path / "scores").exists()
+
+    def test_a_job_waits_for_them_and_then_scores(
+        self, lease: Lease, feature_files: list[Path], tmp_path: Path
+    ) -> None:
+        released: list[bool] = []
+
+        def release(news: object) -> None:
+            if isinstance(news, Progress) and news.starting and not released:
+                assert not (tmp_path / "scores").exists() or not os.listdir(tmp_path / "scores")
+                released.append(True)
+                lease.release()
+
+        options = ScoreOptions(placement=PlacementOptions(devices="CPU"))
+        report = run(models.a_perceptron(), feature_files, tmp_path / "scores", options, release)
+
+        assert released
+        assert report.replicas["cpus"].tolist() == [tuple(MY_CPUS)]
+        assert len(scores_in(tmp_path / "scores")) == report.rows
+
+
+def replica_pids() -> list[int]:
+    """Return the processes of replicas that this process's Ray runs."""
+    children = psutil.Process().children(recursive=True)
+    return [
+        child.pid for child in children if child.cmdline()[:1] and child.cmdline()[0].startswith("ray::Replica")
+    ]
