@@ -12,6 +12,18 @@ from ovray.cli.placement_options import (
     PrecisionOption,
     ShareCoresOption,
 )
+from ovray.cli.row_options import (
+    ArgmaxOption,
+    ColorOption,
+    DtypeOption,
+    LabelsOption,
+    LayoutOption,
+    MeanOption,
+    OutputsOption,
+    ResizeOption,
+    ScaleOption,
+    TopKOption,
+)
 from ovray.errors import ConfigError
 
 
@@ -37,6 +49,16 @@ def score(
         str | None,
         typer.Option(metavar="COL,...", help="Columns carried over. Default: every column that is not an input."),
     ] = None,
+    layout: LayoutOption = None,
+    resize: ResizeOption = None,
+    mean: MeanOption = None,
+    scale: ScaleOption = None,
+    color: ColorOption = None,
+    outputs: OutputsOption = None,
+    top_k: TopKOption = None,
+    argmax: ArgmaxOption = False,
+    labels: LabelsOption = None,
+    dtype: DtypeOption = None,
     hint: HintOption = "THROUGHPUT",
     batch_size: Annotated[str, typer.Option(metavar="N|auto", help="Rows in one inference.")] = "auto",
     config: Annotated[
@@ -60,12 +82,21 @@ def score(
     from ovray.cli.printing import print_json
     from ovray.cli.progress import display, print_report
     from ovray.driver.placement import PlacementOptions
+    from ovray.scoring.preparation import GraphSteps
+    from ovray.scoring.reduction import ResultOptions
+    from ovray.scoring.row_plan import RowOptions
     from ovray.scoring.score import ScoreOptions, run
 
     options = ScoreOptions(
-        inputs=tuple(input or ()),
-        keep=None if keep is None else tuple(name.strip() for name in keep.split(",") if name.strip()),
-        batch_size=_batch_size(batch_size),
+        rows=RowOptions(
+            inputs=tuple(input or ()),
+            keep=_names(keep),
+            batch_size=_batch_size(batch_size),
+            steps=GraphSteps.parse(layout=layout, resize=resize, mean=mean, scale=scale, color=color),
+            results=ResultOptions.parse(
+                outputs=_names(outputs), top_k=top_k, argmax=argmax, labels=labels, dtype=dtype
+            ),
+        ),
         config=_properties(config or []),
         limit=limit,
         placement=PlacementOptions.parse(
@@ -83,6 +114,10 @@ def score(
         print_json(report.to_json())
     elif not quiet:
         print_report(report)
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _batch_size(text: str) -> int | Literal["auto"]:

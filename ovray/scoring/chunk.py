@@ -78,7 +78,7 @@ class ChunkScorer:
             ReplicaError: an inference failed.
         """
         rows = chunk.stop - chunk.start
-        results = ChunkResults(self._work.rows.outputs, rows, self._work.rows.batch_rows)
+        results = ChunkResults(self._work.rows, rows)
         reader = self._take_reader()
         try:
             kept = self._infer(chunk, reader, results, cancelled)

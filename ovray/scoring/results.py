@@ -4,7 +4,6 @@ May not enter: inference, files, what a column looks like (outputs.py).
 """
 
 import threading
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ from numpy.typing import NDArray
 
 from ovray.replica.engine import Tensors
 from ovray.scoring.outputs import OutputColumn, to_columns
+from ovray.scoring.reduction import reduce
+from ovray.scoring.row_plan import RowPlan
 
 
 class ChunkResults:
@@ -21,10 +22,10 @@ class ChunkResults:
     ``arrive`` is called on the engine's threads, the rest on one other thread.
     """
 
-    def __init__(self, columns: Sequence[OutputColumn], rows: int, batch_rows: int) -> None:
-        """Makes room for ``rows`` rows of each output; outputs of open length are kept as they come."""
-        self._columns = columns
-        self._batch_rows = batch_rows
+    def __init__(self, plan: RowPlan, rows: int) -> None:
+        """Makes room for ``rows`` rows of each result; those of open length are kept as they come."""
+        self._plan = plan
+        columns = plan.outputs
         self._fixed: dict[str, NDArray[Any]] = {
             column.name: np.empty((rows, column.values_per_row), dtype=column.dtype)
             for column in columns
@@ -79,18 +80,21 @@ class ChunkResults:
         opened = {
             name: pa.concat_arrays([pieces[row] for row in sorted(pieces)]) for name, pieces in self._open.items()
         }
-        return [{**fixed, **opened}[column.name] for column in self._columns]
+        return [{**fixed, **opened}[column.name] for column in self._plan.outputs]
 
     def _fixed_columns(self) -> list[OutputColumn]:
-        return [column for column in self._columns if column.name in self._fixed]
+        return [column for column in self._plan.outputs if column.name in self._fixed]
 
     def _store(self, first_row: int, rows: int, outputs: Tensors) -> None:
-        for column in self._columns:
+        batch_rows = self._plan.batch_rows
+        results = reduce(outputs, self._plan.reductions, batch_rows)
+        for column in self._plan.outputs:
             # One inference of one row may lack the batch dimension; the others have it first.
-            output = outputs[column.name][:rows] if self._batch_rows > 1 else outputs[column.name]
+            result = results[column.name][:rows] if batch_rows > 1 else results[column.name]
             if column.name in self._fixed:
                 target = self._fixed[column.name][first_row : first_row + rows]
-                np.copyto(target, output.reshape(target.shape))
+                with np.errstate(over="ignore"):  # beyond half precision is infinite
+                    np.copyto(target, result.reshape(target.shape))
             else:
-                by_row = {column.name: np.array(output).reshape(rows, -1)}
+                by_row = {column.name: np.array(result, dtype=column.dtype).reshape(rows, -1)}
                 self._open[column.name][first_row] = to_columns(by_row, [column])[0]

@@ -29,8 +29,10 @@ from ovray.scoring.dataset import DataSet
 from ovray.scoring.files import find_files
 from ovray.scoring.inspection import inspect_all, inspects_here
 from ovray.scoring.parts import OutputFolder
+from ovray.scoring.preparation import GraphSteps, PerChannel, Size
+from ovray.scoring.reduction import Labels, ResultOptions
 from ovray.scoring.report import ScoreReport
-from ovray.scoring.row_plan import plan_rows
+from ovray.scoring.row_plan import RowOptions, plan_rows
 from ovray.scoring.settling import open_folder, settle_folder
 
 #: A chunk is one part: short enough that a person sees progress, long enough that its file costs nothing.
@@ -45,9 +47,7 @@ REPLICA_COLUMNS = ("id", "host", "device", "pid", "cpus", "nireq", "rows", "busy
 class ScoreOptions:
     """Says how a data set is to be scored; ``score`` documents each."""
 
-    inputs: tuple[str, ...] = ()
-    keep: tuple[str, ...] | None = None
-    batch_size: BatchSize = "auto"
+    rows: RowOptions = field(default_factory=RowOptions)
     config: Mapping[str, str] = field(default_factory=dict)
     limit: int | None = None
     placement: PlacementOptions = field(default_factory=PlacementOptions)
@@ -72,6 +72,16 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
     devices: str = "MULTI",
     input: str | Sequence[str] = (),
     keep: Sequence[str] | None = None,
+    layout: str | None = None,
+    resize: Size | None = None,
+    mean: PerChannel | None = None,
+    scale: PerChannel | None = None,
+    color: str | None = None,
+    outputs: Sequence[str] | None = None,
+    top_k: int | None = None,
+    argmax: bool = False,
+    labels: Labels | None = None,
+    dtype: str | None = None,
     hint: str = "THROUGHPUT",
     batch_size: BatchSize = "auto",
     config: Mapping[str, str] | None = None,
@@ -90,6 +100,16 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
         devices: device string; ``MULTI`` is every device of the cluster.
         input: which column feeds which input: ``"COL"``, ``"NAME=COL"``, ``"pixel_*"``.
         keep: columns carried over; ``None`` keeps every column that is not an input.
+        layout: how the values of pictures lie in the data, ``NHWC`` or ``NCHW``; ``None`` is as in the model.
+        resize: ``"HEIGHTxWIDTH"`` or ``(height, width)`` that pictures get, in the model's graph.
+        mean: one number, or one for each channel as the model sees them, taken from the values in the graph.
+        scale: the same, by which the values are then divided.
+        color: ``BGR2RGB`` or ``RGB2BGR``.
+        outputs: the model's outputs that are wanted; ``None`` means all.
+        top_k: gives the classes and scores of the ``top_k`` highest scores instead of all scores.
+        argmax: gives the class of the highest score instead of all scores.
+        labels: a file with the name of one class a line, or the names; adds the names of the classes found.
+        dtype: ``float16`` stores results that are floats in half precision.
         hint: OpenVINO's performance hint, ``THROUGHPUT``, ``LATENCY`` or ``CUMULATIVE_THROUGHPUT``.
         batch_size: rows in one inference; ``"auto"`` chooses from the size of a row.
         config: OpenVINO properties for every replica.
@@ -114,9 +134,13 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
         540
     """
     options = ScoreOptions(
-        inputs=(input,) if isinstance(input, str) else tuple(input),
-        keep=None if keep is None else tuple(keep),
-        batch_size=batch_size,
+        rows=RowOptions(
+            inputs=(input,) if isinstance(input, str) else tuple(input),
+            keep=None if keep is None else tuple(keep),
+            batch_size=batch_size,
+            steps=GraphSteps.parse(layout=layout, resize=resize, mean=mean, scale=scale, color=color),
+            results=ResultOptions.parse(outputs=outputs, top_k=top_k, argmax=argmax, labels=labels, dtype=dtype),
+        ),
         config=config or {},
         limit=limit,
         placement=PlacementOptions.parse(
@@ -149,7 +173,7 @@ def run(
         if not inspects_here(files):
             stack.enter_context(ray_session(options.address))
         data = DataSet(inspect_all(files, rows_wanted=options.limit), limit=options.limit)
-        rows = plan_rows(graph, data, options.inputs, options.keep, options.batch_size)
+        rows = plan_rows(graph, data, options.rows)
         folder = stack.enter_context(open_folder(output))
         watch(Stage(text="connecting to Ray"))
         stack.enter_context(ray_session(options.address))
@@ -166,8 +190,9 @@ def run(
 def _check_numbers(options: ScoreOptions) -> None:
     if options.limit is not None and options.limit < 1:
         raise ConfigError(f"--limit {options.limit}: give 1 or more, or leave it out for all rows")
-    if options.batch_size != "auto" and options.batch_size < 1:
-        raise ConfigError(f"--batch-size {options.batch_size}: give 1 or more, or auto")
+    batch_size = options.rows.batch_size
+    if batch_size != "auto" and batch_size < 1:
+        raise ConfigError(f"--batch-size {batch_size}: give 1 or more, or auto")
 
 
 def _score(

@@ -61,6 +61,16 @@ def a_model_without_batch() -> ov.Model:
     return ov.Model([_output("sum", total), _output("double", ops.multiply(x, np.float32(2)))], [x], "bare")
 
 
+def a_picture_model(size: int = 8) -> ov.Model:
+    """``image`` f32[?,3,size,size] in; ``scores`` f32[?,5] and ``brightest`` f32[?] out."""
+    image = _input("image", ov.Type.f32, [-1, 3, size, size])
+    weights = np.random.default_rng(8).standard_normal((3 * size * size, 5)).astype(np.float32) / 100
+    flat = ops.reshape(image, [-1, 3 * size * size], special_zero=False)
+    scores = ops.matmul(flat, weights, False, False)
+    brightest = ops.reduce_max(flat, [1], keep_dims=False)
+    return ov.Model([_output("scores", scores), _output("brightest", brightest)], [image], "picture")
+
+
 def a_half_model() -> ov.Model:
     """``x`` f32[?,6] in; ``half`` f16[?,6] and ``bytes`` u8[?,6] out."""
     x = _input("x", ov.Type.f32, [-1, 6])
