@@ -40,3 +40,19 @@ LabelsOption = Annotated[
 DtypeOption = Annotated[
     str | None, typer.Option(metavar="float16", help="Store results that are floats in half precision.")
 ]
+PreprocessOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:FUNCTION",
+        help="Function that makes the model's inputs: takes a dict of column name to NumPy array, gives a dict of"
+        " input name to array.",
+    ),
+]
+PostprocessOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:FUNCTION",
+        help="Function that makes the results: takes a dict of output name to NumPy array, gives a dict of column"
+        " name to array.",
+    ),
+]

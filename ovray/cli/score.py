@@ -20,6 +20,8 @@ from ovray.cli.row_options import (
     LayoutOption,
     MeanOption,
     OutputsOption,
+    PostprocessOption,
+    PreprocessOption,
     ResizeOption,
     ScaleOption,
     TopKOption,
@@ -59,6 +61,8 @@ def score(
     argmax: ArgmaxOption = False,
     labels: LabelsOption = None,
     dtype: DtypeOption = None,
+    preprocess: PreprocessOption = None,
+    postprocess: PostprocessOption = None,
     hint: HintOption = "THROUGHPUT",
     batch_size: Annotated[str, typer.Option(metavar="N|auto", help="Rows in one inference.")] = "auto",
     config: Annotated[
@@ -86,6 +90,7 @@ def score(
     from ovray.scoring.reduction import ResultOptions
     from ovray.scoring.row_plan import RowOptions
     from ovray.scoring.score import ScoreOptions, run
+    from ovray.scoring.user_functions import find_function
 
     options = ScoreOptions(
         rows=RowOptions(
@@ -93,6 +98,8 @@ def score(
             keep=_names(keep),
             batch_size=_batch_size(batch_size),
             steps=GraphSteps.parse(layout=layout, resize=resize, mean=mean, scale=scale, color=color),
+            preprocess=None if preprocess is None else find_function("--preprocess", preprocess),
+            postprocess=None if postprocess is None else find_function("--postprocess", postprocess),
             results=ResultOptions.parse(
                 outputs=_names(outputs), top_k=top_k, argmax=argmax, labels=labels, dtype=dtype
             ),

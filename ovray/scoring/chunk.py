@@ -13,12 +13,12 @@ import pyarrow as pa
 
 from ovray.errors import ReplicaError
 from ovray.replica.engine import Engine, Slot, Tensors
+from ovray.scoring.feeding import ColumnFeeder, Feed, Feeder, FunctionFeeder
 from ovray.scoring.parts import OutputFolder, PartWriter
 from ovray.scoring.reading import RowReader
-from ovray.scoring.records import Rows, Slice
+from ovray.scoring.records import Slice
 from ovray.scoring.results import ChunkResults
 from ovray.scoring.row_plan import RowPlan
-from ovray.scoring.tensors import fill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +69,9 @@ class ChunkScorer:
         self._engine = engine
         #: Idle readers; each remembers the file and place where it stopped.
         self._readers: queue.SimpleQueue[RowReader] = queue.SimpleQueue()
+        plan = work.rows
+        self._feeder: Feeder = ColumnFeeder() if plan.prepare is None else FunctionFeeder(plan.prepare)
+        self._finish = None if plan.finish is None else plan.finish.function.load()
 
     def run(self, chunk: Chunk, cancelled: threading.Event) -> ChunkReport:
         """Scores a chunk and commits its part, unless it is cancelled before.
@@ -88,7 +91,7 @@ class ChunkScorer:
             self._readers.put(reader)
         schema = self._work.rows.result_schema
         with PartWriter(self._work.folder, chunk.start, chunk.stop, schema) as part:
-            columns = [*_columns(kept, self._work.rows.kept), *results.take_columns()]
+            columns = [*_columns(kept, self._work.rows.kept), *self._finished(chunk, results)]
             part.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
             size_bytes = part.commit()
         return ChunkReport(rows=rows, part=part.name, size_bytes=size_bytes, engine_busy_s=self._engine.busy_s())
@@ -98,14 +101,24 @@ class ChunkScorer:
     ) -> list[pa.RecordBatch]:
         """Starts an inference for every ``batch_rows`` rows; returns the kept columns."""
         kept: list[pa.RecordBatch] = []
-        with _Filling(self._work, self._engine, results) as filling:
+        with _Filling(self._work.rows, self._engine, results) as filling:
             for rows in reader.read(chunk.slices):
                 if cancelled.is_set():
                     raise ReplicaError(f"rows {chunk.start} to {chunk.stop} were cancelled")
                 kept.append(rows.batch.select(list(self._work.rows.kept)))
-                filling.add(rows)
+                filling.add(self._feeder.feed(rows), rows.batch.num_rows)
             filling.flush()
         return kept
+
+    def _finished(self, chunk: Chunk, results: ChunkResults) -> list[pa.Array]:
+        plan = self._work.rows
+        if plan.finish is None or self._finish is None:
+            return results.take_columns()
+        first, *others = chunk.slices
+        where = f"{first.ref.name}, rows {first.start} to {first.stop} (the first is 0)"
+        if others:
+            where = f"{where}, to {others[-1].ref.name}, row {others[-1].stop - 1}"
+        return plan.finish.finish(self._finish, results.take_arrays(), plan.outputs, where)
 
     def _take_reader(self) -> RowReader:
         try:
@@ -121,8 +134,8 @@ class _Filling:
     and files.  Leaving its ``with`` block gives back a slot that was not started.
     """
 
-    def __init__(self, work: ScoringWork, engine: Engine, results: ChunkResults) -> None:
-        self._work = work
+    def __init__(self, plan: RowPlan, engine: Engine, results: ChunkResults) -> None:
+        self._plan = plan
         self._engine = engine
         self._results = results
         self._slot: Slot | None = None
@@ -136,13 +149,12 @@ class _Filling:
         if self._slot is not None:
             self._engine.give_back(self._slot)
 
-    def add(self, rows: Rows) -> None:
+    def add(self, feed: Feed, rows: int) -> None:
         """Puts rows into slots."""
         at = 0
-        while at < rows.batch.num_rows:
-            taken = min(self._work.rows.batch_rows - self._rows_in_slot, rows.batch.num_rows - at)
-            piece = Rows(file=rows.file, first_row=rows.first_row + at, batch=rows.batch.slice(at, taken))
-            self._put(piece, taken)
+        while at < rows:
+            taken = min(self._plan.batch_rows - self._rows_in_slot, rows - at)
+            self._put(feed, at, taken)
             at += taken
 
     def flush(self) -> None:
@@ -159,15 +171,15 @@ class _Filling:
 
         self._engine.start(slot, rows, answer)
 
-    def _put(self, piece: Rows, rows: int) -> None:
+    def _put(self, feed: Feed, start: int, rows: int) -> None:
         if self._slot is None:
             self._slot = self._engine.acquire()
-        for binding in self._work.rows.bindings:
+        for binding in self._plan.bindings:
             tensor = self._slot.inputs[binding.input_name]
             filled = slice(self._rows_in_slot, self._rows_in_slot + rows)
-            fill(piece, binding, tensor[filled] if binding.has_batch else tensor[None])
+            feed.fill(binding, start, tensor[filled] if binding.has_batch else tensor[None])
         self._rows_in_slot += rows
-        if self._rows_in_slot == self._work.rows.batch_rows:
+        if self._rows_in_slot == self._plan.batch_rows:
             self.flush()
 
 

@@ -54,7 +54,7 @@ def bind(signature: Signature, sample: pa.RecordBatch, options: Sequence[str] = 
     unnamed = []
     for option in options:
         port, pattern = binder.split(option)
-        columns = binder.columns(pattern, option)
+        columns = find_columns(sample.schema, pattern, option)
         if port is None:
             unnamed.append((columns, option))
         else:
@@ -67,16 +67,29 @@ def bind(signature: Signature, sample: pa.RecordBatch, options: Sequence[str] = 
     return tuple(binder.bindings[port.name] for port in signature.inputs)
 
 
+def find_columns(schema: pa.Schema, pattern: str, option: str) -> tuple[str, ...]:
+    """Return the columns that a pattern finds, in the data set's order.
+
+    Raises ConfigError where it finds none; ``option`` is what was typed after ``--input``.
+    """
+    if pattern in schema.names:
+        return (pattern,)
+    found = tuple(name for name in schema.names if fnmatchcase(name, pattern))
+    if not found:
+        raise ConfigError(f"--input {option!r}: {_no_such_column(pattern, schema)}")
+    return found
+
+
 def kept_columns(
-    schema: pa.Schema, bindings: Iterable[Binding], outputs: Iterable[str], keep: Sequence[str] | None = None
+    schema: pa.Schema, fed: Iterable[str], outputs: Iterable[str], keep: Sequence[str] | None = None
 ) -> tuple[str, ...]:
-    """Return the columns that are carried over: those of ``keep``, by default every one that is not an input.
+    """Return the columns that are carried over: those of ``keep``, by default all that are not ``fed``.
 
     Raises ConfigError where ``keep`` names no column, or a column has the name of an output of the model.
     """
     if keep is None:
-        fed = {column for binding in bindings for column in binding.columns}
-        kept = tuple(name for name in schema.names if name not in fed)
+        left_out = set(fed)
+        kept = tuple(name for name in schema.names if name not in left_out)
     else:
         kept = tuple(dict.fromkeys(keep))
     for name in kept:
@@ -118,15 +131,6 @@ class _Binder:
                 return port, pattern
         inputs = ", ".join(repr(port.name) for port in self._ports)
         raise ConfigError(f"--input {option!r}: the model has no input {name!r}; it has {inputs}")
-
-    def columns(self, pattern: str, option: str) -> tuple[str, ...]:
-        """Return the columns that a pattern finds, in the data set's order."""
-        if pattern in self._schema.names:
-            return (pattern,)
-        found = tuple(name for name in self._schema.names if fnmatchcase(name, pattern))
-        if not found:
-            raise ConfigError(f"--input {option!r}: {_no_such_column(pattern, self._schema)}")
-        return found
 
     def port_for(self, columns: tuple[str, ...], option: str) -> Port:
         """Return the input that columns are for when the option does not say."""

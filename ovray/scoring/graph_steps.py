@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ovray.errors import ConfigError
 from ovray.replica.model import last_line
-from ovray.scoring.cells import cells_of, show_port
+from ovray.scoring.cells import show_port
 from ovray.scoring.columns import Binding
 from ovray.scoring.preparation import COLORS, PreparedInput
 
@@ -25,7 +25,7 @@ def declared_layouts(model: ov.Model) -> list[str]:
 
 
 def build_in(
-    model: ov.Model, prepared: PreparedInput, bindings: Sequence[Binding], sample: pa.RecordBatch
+    model: ov.Model, prepared: PreparedInput, bindings: Sequence[Binding], value_types: Sequence[pa.DataType]
 ) -> tuple[Binding, ...]:
     """Makes the steps a part of the graph; returns the bindings for what it takes then.
 
@@ -35,14 +35,14 @@ def build_in(
         model: is changed in place.
         prepared: what ``choose_input`` decided.
         bindings: of columns to what ``as_fed`` says.
-        sample: the first rows, which show what the columns hold.
+        value_types: of all that feeds the input.
 
     Raises:
         ConfigError: OpenVINO cannot do these steps on this input.
     """
     bound = bindings[prepared.index]
     is_float = bound.element_type.startswith("f")
-    if is_float and all(cells_of(sample.column(name)).type == pa.uint8() for name in bound.columns):
+    if is_float and all(kind == pa.uint8() for kind in value_types):
         bound = replace(bound, element_type="u8")
     try:
         _insert(model, prepared, bound)

@@ -37,6 +37,11 @@ class ResultOptions:
     #: The element type that floats get; ``None`` leaves them.
     float_type: str | None = None
 
+    @property
+    def finds_classes(self) -> bool:
+        """Says whether the best classes are wanted instead of all scores."""
+        return self.argmax or self.top_k is not None
+
     @staticmethod
     def parse(
         *,
@@ -126,33 +131,34 @@ def plan_results(
     rows_first: tuple[int | None, ...] = (None,) if has_batch else ()
     results: list[Port] = []
     reductions: list[Reduction] = []
-    for port in _chosen(outputs, options.outputs):
+    for port in chosen_outputs(outputs, options):
         classes = _classes(port, has_batch=has_batch)
-        if classes is None or not (options.argmax or options.top_k):
-            results.append(_as_type(port, options.float_type))
+        if classes is None or not options.finds_classes:
+            results.append(port)
         else:
             reduction = _reduction(port, classes, options)
             reductions.append(reduction)
-            results.extend(_as_type(made, options.float_type) for made in _made_of(reduction, port, rows_first))
-    if (options.argmax or options.top_k) and not reductions:
+            results.extend(_made_of(reduction, port, rows_first))
+    if options.finds_classes and not reductions:
         shown = ", ".join(f"{port.name!r} ({show_port(port)})" for port in outputs)
         raise ConfigError(
             f"{_option(options)}: for outputs that are one list of scores for each row; this model gives {shown}"
         )
-    return tuple(results), tuple(reductions)
+    return as_stored(results, options), tuple(reductions)
 
 
-def reduce(
-    outputs: Mapping[str, NDArray[Any]], reductions: Iterable[Reduction], batch_rows: int
-) -> dict[str, NDArray[Any]]:
-    """Returns the outputs of one inference and, beside them, what the reductions make of them."""
-    found = dict(outputs)
-    for reduction in reductions:
-        found.update(reduction.apply(outputs[reduction.output].reshape(batch_rows, -1)))
-    return found
+def as_stored(results: Iterable[Port], options: ResultOptions) -> tuple[Port, ...]:
+    """Returns results with the type in which they are stored."""
+    return tuple(_as_type(port, options.float_type) for port in results)
 
 
-def _chosen(outputs: Sequence[Port], names: tuple[str, ...] | None) -> list[Port]:
+def chosen_outputs(outputs: Sequence[Port], options: ResultOptions) -> list[Port]:
+    """Returns the outputs that are wanted, in the order wanted.
+
+    Raises:
+        ConfigError: there is no such output.
+    """
+    names = options.outputs
     if names is None:
         return list(outputs)
     if not names:
@@ -165,6 +171,16 @@ def _chosen(outputs: Sequence[Port], names: tuple[str, ...] | None) -> list[Port
             has = ", ".join(f"{port.name!r} ({show_port(port)})" for port in outputs)
             raise ConfigError(f"--outputs: the model has no output {name!r}; {hint}it has {has}")
     return list(dict.fromkeys(by_name[name] for name in names))
+
+
+def reduce(
+    outputs: Mapping[str, NDArray[Any]], reductions: Iterable[Reduction], batch_rows: int
+) -> dict[str, NDArray[Any]]:
+    """Returns the outputs of one inference and, beside them, what the reductions make of them."""
+    found = dict(outputs)
+    for reduction in reductions:
+        found.update(reduction.apply(outputs[reduction.output].reshape(batch_rows, -1)))
+    return found
 
 
 def _classes(port: Port, *, has_batch: bool) -> int | None:

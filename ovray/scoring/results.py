@@ -25,7 +25,7 @@ class ChunkResults:
     def __init__(self, plan: RowPlan, rows: int) -> None:
         """Makes room for ``rows`` rows of each result; those of open length are kept as they come."""
         self._plan = plan
-        columns = plan.outputs
+        columns = plan.gathered
         self._fixed: dict[str, NDArray[Any]] = {
             column.name: np.empty((rows, column.values_per_row), dtype=column.dtype)
             for column in columns
@@ -80,15 +80,25 @@ class ChunkResults:
         opened = {
             name: pa.concat_arrays([pieces[row] for row in sorted(pieces)]) for name, pieces in self._open.items()
         }
-        return [{**fixed, **opened}[column.name] for column in self._plan.outputs]
+        return [{**fixed, **opened}[column.name] for column in self._plan.gathered]
+
+    def take_arrays(self) -> list[NDArray[Any]]:
+        """Waits, then returns ``[rows, values]`` for each output, over memory that is not used again.
+
+        For outputs of fixed length.  Raises what the first failed inference failed with.
+        """
+        self.wait()
+        if self._failure is not None:
+            raise self._failure
+        return [self._fixed[column.name] for column in self._plan.gathered]
 
     def _fixed_columns(self) -> list[OutputColumn]:
-        return [column for column in self._plan.outputs if column.name in self._fixed]
+        return [column for column in self._plan.gathered if column.name in self._fixed]
 
     def _store(self, first_row: int, rows: int, outputs: Tensors) -> None:
         batch_rows = self._plan.batch_rows
         results = reduce(outputs, self._plan.reductions, batch_rows)
-        for column in self._plan.outputs:
+        for column in self._plan.gathered:
             # One inference of one row may lack the batch dimension; the others have it first.
             result = results[column.name][:rows] if batch_rows > 1 else results[column.name]
             if column.name in self._fixed:

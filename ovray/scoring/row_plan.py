@@ -3,20 +3,33 @@
 All of it at the start, from the model, the data's schema and its first rows.  May not enter: devices, replicas.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import openvino as ov
 import pyarrow as pa
 
+from ovray.errors import ConfigError
 from ovray.replica.model import describe
+from ovray.replica.signature import Port
 from ovray.scoring.batching import BatchSize, fix_shapes
+from ovray.scoring.cells import cells_of
 from ovray.scoring.columns import Binding, bind, kept_columns
 from ovray.scoring.dataset import DataSet
+from ovray.scoring.feeding import (
+    FunctionPreparation,
+    bind_arrays,
+    columns_for_function,
+    try_preparation,
+    value_type,
+)
+from ovray.scoring.finishing import FunctionFinish, plan_finish
 from ovray.scoring.graph_steps import build_in, declared_layouts
 from ovray.scoring.outputs import OutputColumn, output_columns, output_schema
 from ovray.scoring.preparation import GraphSteps, choose_input
 from ovray.scoring.reading import read_sample
-from ovray.scoring.reduction import Reduction, ResultOptions, plan_results
+from ovray.scoring.reduction import Reduction, ResultOptions, as_stored, chosen_outputs, plan_results
+from ovray.scoring.user_functions import UserFunction
 
 #: What a replica may hold of one chunk, kept columns and results together; two chunks are in work at once.
 MAX_CHUNK_BYTES = 128 * 1024 * 1024
@@ -38,6 +51,10 @@ class RowOptions:
     batch_size: BatchSize = "auto"
     steps: GraphSteps = field(default_factory=GraphSteps)
     results: ResultOptions = field(default_factory=ResultOptions)
+    #: Makes the model's inputs of columns.
+    preprocess: UserFunction | None = None
+    #: Makes the results of the model's outputs.
+    postprocess: UserFunction | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +64,14 @@ class RowPlan:
     #: Of the columns that are read: inputs and kept ones.
     read_schema: pa.Schema
     kept: tuple[str, ...]
+    #: A function that makes the inputs; ``None`` where columns are the inputs.
+    prepare: FunctionPreparation | None
+    #: Of inputs to columns, or to the arrays that ``prepare`` gives.
     bindings: tuple[Binding, ...]
     #: What is made of outputs before they are results.
     reductions: tuple[Reduction, ...]
+    #: A function that makes the results; ``None`` where outputs and ``reductions`` are the results.
+    finish: FunctionFinish | None
     #: The columns of results.
     outputs: tuple[OutputColumn, ...]
     #: Rows that one inference takes.
@@ -58,6 +80,11 @@ class RowPlan:
     rows_per_read: int
     #: Rows of the longest chunk.
     max_chunk_rows: int
+
+    @property
+    def gathered(self) -> tuple[OutputColumn, ...]:
+        """Returns what is gathered from inferences: what ``finish`` takes, else the results."""
+        return self.outputs if self.finish is None else self.finish.takes
 
     @property
     def result_schema(self) -> pa.Schema:
@@ -77,19 +104,20 @@ def plan_rows(graph: ov.Model, data: DataSet, options: RowOptions) -> RowPlan:
         ConfigError: columns, options and model do not fit, or it is open how.
     """
     sample = read_sample(data)
-    bindings = _bind(graph, sample, options)
-    batch_rows, given = fix_shapes(graph, bindings, options.batch_size, data.rows)
-    has_batch = any(binding.has_batch for binding in bindings)
-    wanted, reductions = plan_results(given, options.results, has_batch=has_batch)
-    outputs = output_columns(wanted, bindings)
-    kept = kept_columns(data.schema, bindings, [column.name for column in outputs], options.keep)
-    read = {*kept, *(column for binding in bindings for column in binding.columns)}
-    row_bytes = max(1, sample.nbytes // sample.num_rows) + sum(_bytes_per_row(column) for column in outputs)
+    fed = _feed(graph, sample, options)
+    batch_rows, given = fix_shapes(graph, fed.bindings, options.batch_size, data.rows)
+    finish, reductions, outputs = _finish(given, fed.bindings, options)
+    kept = kept_columns(data.schema, fed.left_out, [column.name for column in outputs], options.keep)
+    held = (*outputs, *(finish.takes if finish else ()))
+    row_bytes = fed.bytes_per_row + sum(_bytes_per_row(column) for column in held)
+    read = {*kept, *fed.columns}
     return RowPlan(
         read_schema=pa.schema([data.schema.field(name) for name in data.schema.names if name in read]),
         kept=kept,
-        bindings=bindings,
+        prepare=fed.prepare,
+        bindings=fed.bindings,
         reductions=reductions,
+        finish=finish,
         outputs=outputs,
         batch_rows=batch_rows,
         rows_per_read=max(batch_rows, min(READ_BYTES // row_bytes, READ_MAX_ROWS)),
@@ -97,12 +125,69 @@ def plan_rows(graph: ov.Model, data: DataSet, options: RowOptions) -> RowPlan:
     )
 
 
-def _bind(graph: ov.Model, sample: pa.RecordBatch, options: RowOptions) -> tuple[Binding, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fed:
+    """Says how inputs come about."""
+
+    prepare: FunctionPreparation | None
+    bindings: tuple[Binding, ...]
+    #: That are read for them, and those that are not kept for it.
+    columns: tuple[str, ...]
+    left_out: tuple[str, ...]
+    #: Of all columns, and of what a function makes of them.
+    bytes_per_row: int
+
+
+def _feed(graph: ov.Model, sample: pa.RecordBatch, options: RowOptions) -> _Fed:
+    """Binds columns, or what a function makes of them, to what the graph takes once its steps are built in."""
     signature = describe(graph)
-    if not options.steps.options:
-        return bind(signature, sample, options.inputs)
-    prepared = choose_input(signature, declared_layouts(graph), options.steps)
-    return build_in(graph, prepared, bind(prepared.as_fed(signature), sample, options.inputs), sample)
+    steps = options.steps
+    prepared = choose_input(signature, declared_layouts(graph), steps) if steps.options else None
+    wanted = signature if prepared is None else prepared.as_fed(signature)
+    bytes_per_row = max(1, sample.nbytes // sample.num_rows)
+    prepare = None
+    if options.preprocess is None:
+        bindings = bind(wanted, sample, options.inputs)
+        kinds = {name: cells_of(sample.column(name)).type for one in bindings for name in one.columns}
+        columns = left_out = tuple(kinds)
+    else:
+        columns = columns_for_function(sample.schema, options.inputs)
+        # A function that was named no columns gets all: that is no reason to keep none.
+        left_out = columns if options.inputs else ()
+        prepare = FunctionPreparation(function=options.preprocess, columns=columns)
+        arrays = try_preparation(prepare, sample)
+        bindings = bind_arrays(wanted, arrays, options.preprocess)
+        kinds = {name: value_type(array) for name, array in arrays.items()}
+        bytes_per_row += sum(array.nbytes for array in arrays.values()) // sample.num_rows
+    if prepared is not None:
+        fed_by = bindings[prepared.index].columns
+        bindings = build_in(graph, prepared, bindings, [kinds[name] for name in fed_by])
+    return _Fed(
+        prepare=prepare, bindings=bindings, columns=columns, left_out=left_out, bytes_per_row=bytes_per_row
+    )
+
+
+def _finish(
+    given: Sequence[Port], bindings: tuple[Binding, ...], options: RowOptions
+) -> tuple[FunctionFinish | None, tuple[Reduction, ...], tuple[OutputColumn, ...]]:
+    """Decides what outputs become."""
+    has_batch = any(binding.has_batch for binding in bindings)
+    if options.postprocess is None:
+        wanted, reductions = plan_results(given, options.results, has_batch=has_batch)
+        return None, reductions, output_columns(wanted, bindings)
+    if options.results.finds_classes:
+        raise ConfigError("--postprocess gets all scores: find the best classes there, or leave it out")
+    taken = chosen_outputs(given, options.results)
+    takes = output_columns(taken, bindings)
+    bytes_per_row = sum(_bytes_per_row(column) for column in takes)
+    finish, made = plan_finish(
+        options.postprocess,
+        taken,
+        takes,
+        has_batch=has_batch,
+        batch_rows=max(1, min(READ_BYTES // bytes_per_row, READ_MAX_ROWS)),
+    )
+    return finish, (), output_columns(as_stored(made, options.results), bindings)
 
 
 def _bytes_per_row(column: OutputColumn) -> int:

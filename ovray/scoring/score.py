@@ -34,6 +34,7 @@ from ovray.scoring.reduction import Labels, ResultOptions
 from ovray.scoring.report import ScoreReport
 from ovray.scoring.row_plan import RowOptions, plan_rows
 from ovray.scoring.settling import open_folder, settle_folder
+from ovray.scoring.user_functions import Function, find_function
 
 #: A chunk is one part: short enough that a person sees progress, long enough that its file costs nothing.
 MAX_CHUNK_S = 5.0
@@ -82,6 +83,8 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
     argmax: bool = False,
     labels: Labels | None = None,
     dtype: str | None = None,
+    preprocess: str | Function | None = None,
+    postprocess: str | Function | None = None,
     hint: str = "THROUGHPUT",
     batch_size: BatchSize = "auto",
     config: Mapping[str, str] | None = None,
@@ -110,6 +113,10 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
         argmax: gives the class of the highest score instead of all scores.
         labels: a file with the name of one class a line, or the names; adds the names of the classes found.
         dtype: ``float16`` stores results that are floats in half precision.
+        preprocess: ``"module:function"`` or a function: gets a dict of column name to array (those of ``input``,
+            by default all), gives a dict of input name to array with as many rows.  Tried on the first rows before
+            anything starts; runs in the replicas, on two threads at once.
+        postprocess: the same for results: gets the outputs by name, gives columns.  Tried on zeros.
         hint: OpenVINO's performance hint, ``THROUGHPUT``, ``LATENCY`` or ``CUMULATIVE_THROUGHPUT``.
         batch_size: rows in one inference; ``"auto"`` chooses from the size of a row.
         config: OpenVINO properties for every replica.
@@ -139,6 +146,8 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
             keep=None if keep is None else tuple(keep),
             batch_size=batch_size,
             steps=GraphSteps.parse(layout=layout, resize=resize, mean=mean, scale=scale, color=color),
+            preprocess=None if preprocess is None else find_function("--preprocess", preprocess),
+            postprocess=None if postprocess is None else find_function("--postprocess", postprocess),
             results=ResultOptions.parse(outputs=outputs, top_k=top_k, argmax=argmax, labels=labels, dtype=dtype),
         ),
         config=config or {},

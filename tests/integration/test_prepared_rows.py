@@ -1,6 +1,9 @@
 """Compares rows prepared in the graph, and results reduced, with OpenVINO's and NumPy's alone."""
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -206,3 +209,136 @@ class TestReducedResults:
         with pytest.raises(ovray.ConfigError, match="'scores_class' has the name of"):
             score(models.a_picture_model(), tmp_path / "rows.parquet", tmp_path / "scores", argmax=True)
         assert not (tmp_path / "scores").exists()
+
+
+def halves_to_picture(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Makes a picture of its upper and lower half, each of which is a column."""
+    assert batch["upper"].shape == (len(batch["upper"]), 3, 4, 8)
+    return {"image": np.concatenate([batch["upper"], batch["lower"]], axis=2)}
+
+
+class TestFunctions:
+    @pytest.fixture
+    def pictures(self) -> np.ndarray:
+        return some_pictures(3, 8, 8)
+
+    @pytest.fixture
+    def file(self, pictures: np.ndarray, tmp_path: Path) -> Path:
+        halves = {"upper": pictures[:, :, :4], "lower": pictures[:, :, 4:]}
+        columns = {
+            name: pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(half))
+            for name, half in halves.items()
+        }
+        path = tmp_path / "halves.parquet"
+        pq.write_table(pa.table({"id": np.arange(ROWS), **columns}), path, row_group_size=10)
+        return path
+
+    def test_inputs_are_made_of_columns_and_then_prepared_in_the_graph(
+        self, file: Path, pictures: np.ndarray, tmp_path: Path
+    ) -> None:
+        expected = plain_openvino(models.a_picture_model(), {"image": pictures.astype(np.float32) / 255})
+
+        scores = score(
+            models.a_picture_model(),
+            file,
+            tmp_path / "scores",
+            input=["upper", "lower"],
+            preprocess=halves_to_picture,
+            scale=255,
+            batch_size=4,
+        )
+
+        assert scores.schema.names == ["id", "scores", "brightest"]
+        assert np.abs(as_array(scores["scores"], 5) - expected["scores"]).max() < TOLERANCE
+
+    def test_results_are_made_of_the_outputs_wanted(
+        self, file: Path, pictures: np.ndarray, tmp_path: Path
+    ) -> None:
+        expected = plain_openvino(models.a_picture_model(), {"image": pictures.astype(np.float32)})
+
+        def finish(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            assert list(batch) == ["scores"]
+            order = batch["scores"].argsort(axis=1)
+            return {"worst": order[:, 0], "name": np.array(list("abcde"), dtype=object)[order[:, -1]]}
+
+        scores = score(
+            models.a_picture_model(),
+            file,
+            tmp_path / "scores",
+            input=["upper", "lower"],
+            preprocess=halves_to_picture,
+            outputs=["scores"],
+            postprocess=finish,
+        )
+
+        assert scores.schema.names == ["id", "worst", "name"]
+        assert scores["worst"].to_pylist() == expected["scores"].argmin(axis=1).tolist()
+        assert scores["name"].to_pylist() == ["abcde"[one] for one in expected["scores"].argmax(axis=1)]
+
+    def test_a_function_that_fails_ends_the_run_with_the_file_the_rows_and_its_name(
+        self, file: Path, tmp_path: Path
+    ) -> None:
+        def fails_later(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            if 25 in batch["id"]:
+                raise ValueError("a picture of nothing")
+            return halves_to_picture(batch)
+
+        with pytest.raises(ovray.DataError) as caught:
+            score(models.a_picture_model(), file, tmp_path / "scores", preprocess=fails_later)
+
+        text = str(caught.value)
+        assert re.search(
+            r"halves\.parquet, rows 20 to 30 .*fails_later failed with ValueError: a picture of", text
+        )
+
+    def test_the_command_takes_every_option(self, file: Path, pictures: np.ndarray, tmp_path: Path) -> None:
+        (tmp_path / "mine.py").write_text(
+            "import numpy as np\n"
+            "def join(batch):\n"
+            "    return {'image': np.concatenate([batch['upper'], batch['lower']], axis=2)}\n"
+        )
+        (tmp_path / "labels.txt").write_text("a\nb\nc\nd\ne\n")
+        models.save(models.a_picture_model(), tmp_path / "model.xml")
+        prepared = (pictures[:, ::-1].astype(np.float32) - 3) / np.float32([1, 2, 4]).reshape(3, 1, 1)
+        expected = plain_openvino(models.a_picture_model(), {"image": prepared})
+
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "ovray.cli.main", "score", "model.xml", file.name, "--output", "scores"),
+                *(
+                    "--quiet",
+                    "--devices",
+                    "CPU",
+                    "--precision",
+                    "f32",
+                    "--input",
+                    "*er",
+                    "--preprocess",
+                    "mine:join",
+                ),
+                *("--layout", "NCHW", "--resize", "8x8", "--color", "BGR2RGB", "--mean", "3", "--scale", "1,2,4"),
+                *(
+                    "--outputs",
+                    "scores",
+                    "--top-k",
+                    "2",
+                    "--labels",
+                    "labels.txt",
+                    "--dtype",
+                    "float16",
+                    "--quiet",
+                ),
+            ],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(ovray.__file__).parents[1])},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+        assert done.returncode == 0, done.stderr
+        scores = scores_in(tmp_path / "scores")
+        classes = np.argsort(-expected["scores"], axis=1, kind="stable")[:, :2]
+        assert scores.schema.names == ["id", "scores_classes", "scores_labels", "scores_scores"]
+        assert scores["scores_classes"].to_pylist() == classes.tolist()
+        assert scores.schema.field("scores_scores").type == pa.list_(pa.float16(), 2)

@@ -1,0 +1,199 @@
+"""Brings rows to a model's inputs: straight from their columns, or through a caller's function.
+
+May not enter: inference; how columns become inputs (tensors.py); how a function is found and called
+(user_functions.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ovray.errors import ConfigError, DataError
+from ovray.replica.signature import Port, Signature
+from ovray.scoring.cells import Cells, cells_of, fit, is_list, show_port
+from ovray.scoring.columns import Binding, find_columns
+from ovray.scoring.elements import ELEMENTS
+from ovray.scoring.records import Rows
+from ovray.scoring.tensors import fill
+from ovray.scoring.user_functions import Arrays, Function, UserFunction
+
+
+class Feed(Protocol):
+    """Holds some rows and writes them where a model reads them."""
+
+    def fill(self, binding: Binding, start: int, out: NDArray[Any]) -> None:
+        """Writes rows ``start`` and on of one input into ``out`` ``[n, *row_shape]``, n rows."""
+        ...
+
+
+class Feeder(Protocol):
+    """Makes feeds of rows."""
+
+    def feed(self, rows: Rows) -> Feed:
+        """Prepares rows; raises DataError where they cannot be prepared."""
+        ...
+
+
+class ColumnFeeder:
+    """Takes inputs as the columns have them."""
+
+    def feed(self, rows: Rows) -> Feed:
+        return _ColumnFeed(rows)
+
+
+class FunctionFeeder:
+    """Takes inputs from a caller's function; in a replica, on several threads."""
+
+    def __init__(self, preparation: "FunctionPreparation") -> None:
+        self._preparation = preparation
+        self._function = preparation.function.load()
+
+    def feed(self, rows: Rows) -> Feed:
+        where = f"{rows.file}, rows {rows.first_row} to {rows.first_row + rows.batch.num_rows} (the first is 0)"
+        return _ArrayFeed(
+            self._preparation.prepare(self._function, rows.batch, where), where, self._preparation.function
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionPreparation:
+    """Says which function makes the inputs, and of which columns."""
+
+    function: UserFunction
+    columns: tuple[str, ...]
+
+    def prepare(self, function: Function, batch: pa.RecordBatch, where: str) -> Arrays:
+        """Calls the function, loaded, on its columns of a batch."""
+        arrays = {name: as_array(batch.column(name)) for name in self.columns}
+        return self.function.call(function, arrays, batch.num_rows, where)
+
+
+@dataclass(frozen=True, slots=True)
+class _ColumnFeed:
+    rows: Rows
+
+    def fill(self, binding: Binding, start: int, out: NDArray[Any]) -> None:
+        batch = self.rows.batch.slice(start, len(out))
+        fill(Rows(file=self.rows.file, first_row=self.rows.first_row + start, batch=batch), binding, out)
+
+
+@dataclass(frozen=True, slots=True)
+class _ArrayFeed:
+    arrays: Arrays
+    where: str
+    function: UserFunction
+
+    def fill(self, binding: Binding, start: int, out: NDArray[Any]) -> None:
+        (name,) = binding.columns
+        made = self.arrays.get(name)
+        problem = "is not there" if made is None else _problem(made, binding)
+        if made is None or problem:
+            raise DataError(f"{self.where}: {self.function.option} {self.function.name}: {name!r} {problem}")
+        with np.errstate(over="ignore"):  # as for columns
+            np.copyto(out, made[start : start + len(out)].reshape(out.shape), casting="unsafe")
+
+
+def columns_for_function(schema: pa.Schema, options: Sequence[str]) -> tuple[str, ...]:
+    """Returns the columns that a function gets: those named after ``--input``, by default all."""
+    if not options:
+        return tuple(schema.names)
+    found = [name for option in options for name in find_columns(schema, option, option)]
+    return tuple(dict.fromkeys(found))
+
+
+def try_preparation(preparation: FunctionPreparation, sample: pa.RecordBatch) -> Arrays:
+    """Returns what a function makes of the first rows.
+
+    Raises:
+        ConfigError: it fails.
+    """
+    try:
+        return preparation.prepare(preparation.function.load(), sample, f"the first {sample.num_rows} rows")
+    except DataError as error:
+        raise ConfigError(f"{error}; nothing was started") from error
+
+
+def bind_arrays(signature: Signature, arrays: Arrays, function: UserFunction) -> tuple[Binding, ...]:
+    """Returns how arrays become the inputs of a model, in the model's order.
+
+    Raises:
+        ConfigError: an input gets no array, an array has no input, or one does not fit.
+    """
+    names = [name for port in signature.inputs for name in {port.name, *port.names}]
+    unknown = [name for name in arrays if name not in names]
+    if unknown:
+        inputs = ", ".join(f"{port.name!r} ({show_port(port)})" for port in signature.inputs)
+        raise ConfigError(
+            f"{function.option} {function.name} gave {unknown[0]!r}, no input of the model, which has {inputs}"
+        )
+    return tuple(_bind_array(port, index, arrays, function) for index, port in enumerate(signature.inputs))
+
+
+def value_type(array: NDArray[Any]) -> pa.DataType:
+    """Returns what an array holds, as Arrow calls it."""
+    return pa.string() if array.dtype.kind in "OU" else pa.from_numpy_dtype(array.dtype)
+
+
+def as_array(column: pa.Array) -> NDArray[Any]:
+    """Returns a column as functions get it: ``[n, ...]`` where its lists are regular, else objects.
+
+    Lifetime: a view of Arrow's memory where the layouts agree, and then not to be written to.
+    """
+    shape = cells_of(column).shape
+    flat = column.storage if isinstance(column.type, pa.BaseExtensionType) else column
+    if pa.types.is_dictionary(flat.type):
+        flat = flat.dictionary_decode()
+    whole = flat
+    is_regular = None not in shape
+    while is_regular and is_list(flat.type):
+        is_regular = not flat.null_count
+        flat = pc.list_flatten(flat)
+    array: NDArray[Any] = (flat if is_regular else whole).to_numpy(zero_copy_only=False)
+    return array.reshape(len(column), *(length or 0 for length in shape)) if is_regular else array
+
+
+def _bind_array(port: Port, index: int, arrays: Arrays, function: UserFunction) -> Binding:
+    names = [name for name in arrays if name == port.name or name in port.names]
+    called = f"{function.option} {function.name}"
+    if len(names) != 1:
+        raise ConfigError(
+            f"{called} gave {', '.join(map(repr, arrays)) or 'nothing'}: it must give one array for input"
+            f" {port.name!r} ({show_port(port)})"
+        )
+    array = arrays[names[0]]
+    if array.dtype.kind not in "fiubOU":
+        raise ConfigError(f"{called}: {names[0]!r} holds {array.dtype}; give numbers, booleans or text")
+    found = fit(port, Cells(type=value_type(array), shape=array.shape[1:]))
+    if isinstance(found, str):
+        raise ConfigError(f"{called}: {names[0]!r} cannot become input {port.name!r} ({show_port(port)}): {found}")
+    binding = Binding(
+        input_name=port.name,
+        index=index,
+        columns=(names[0],),
+        element_type=port.element_type,
+        row_shape=found.row_shape,
+        cell_shape=array.shape[1:],
+        has_batch=found.has_batch,
+    )
+    problem = _problem(array, binding)
+    if problem:
+        raise ConfigError(f"{called}: {names[0]!r} {problem}")
+    return binding
+
+
+def _problem(made: NDArray[Any], binding: Binding) -> str:
+    """Says why an array cannot become the input it was bound to; empty if it can."""
+    wanted = ELEMENTS[binding.element_type].dtype
+    if made.shape[1:] != binding.cell_shape:
+        return f"has rows of the shape {list(made.shape[1:])}, the first rows had {list(binding.cell_shape)}"
+    if wanted.kind == "O":
+        can_be = made.dtype.kind in "OU"
+    else:
+        # Whole numbers that an input cannot hold would wrap around unseen.
+        can_be = made.dtype.kind in "fiub" if wanted.kind == "f" else np.can_cast(made.dtype, wanted, "safe")
+    return "" if can_be else f"holds {made.dtype}, which may not fit into {binding.element_type}; convert it"
