@@ -84,6 +84,7 @@ KNOWN_BEFORE_RAY: dict[str, tuple[str, list[str]]] = {
         "model.xml good.parquet --output /proc/ovray",
         ["'/proc/ovray' cannot be"],
     ),
+    "an output without a name": ("model.xml good.parquet --output=", ["has no name"]),
 }
 
 
