@@ -76,6 +76,8 @@ def prepare_folder(typed: str | os.PathLike[str]) -> OutputFolder:
     Raises ConfigError where it holds something else or results of an earlier run, or cannot be written.
     """
     name = os.fspath(typed)
+    if not name:
+        raise ConfigError("the output has no name: give the folder for the results with --output")
     location = name if is_url(name) else os.path.abspath(os.path.expanduser(name))
     made: tuple[str, ...] = ()
     try:
