@@ -241,6 +241,7 @@ class TestInputsAndReport:
 
         for number in range(3):
             score(models.a_perceptron(), feature_files[:2], tmp_path / str(number))
+            assert CoreLeases().held() == {}, "the next job finds the cores free"
 
         assert ray.get(ray.remote(lambda: 42).options(num_cpus=0).remote(), timeout=60) == 42
         assert len(os.listdir("/proc/self/fd")) <= descriptors_before + 3
