@@ -82,6 +82,8 @@ def prepare_folder(typed: str | os.PathLike[str]) -> OutputFolder:
     made: tuple[str, ...] = ()
     try:
         filesystem, path = resolve(location)
+        if isinstance(filesystem, pafs.LocalFileSystem):
+            location = path  # file:// is a folder like any other: it is made, and taken away where unused
         info = filesystem.get_file_info(path)
         if info.type not in (pafs.FileType.NotFound, pafs.FileType.Directory):
             raise ConfigError(f"output {name!r} is a file; name a folder with --output")
