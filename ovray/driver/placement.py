@@ -38,9 +38,10 @@ class PlacementOptions:
         """Reads what callers type, so that a slip of the pen is told before anything is asked or started.
 
         Raises:
-            ConfigError: the device string is wrong, there is no such hint, or the time is below zero.
+            ConfigError: the device string is wrong, there is no such hint or precision, or the time is below zero.
         """
         parse(devices)
+        PlanOptions(precision=precision)  # refuses one that there is not
         if hint.upper() not in Hint.__members__:
             raise ConfigError(
                 f"hint {hint!r} is unknown; legal are {', '.join(Hint.__members__)}; nothing was started"

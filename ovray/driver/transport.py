@@ -34,6 +34,9 @@ from ovray.replica.workload import Work, Workload
 
 Inbox = queue.SimpleQueue[Message]
 
+#: How long replicas that are told to go may take to say that their cores are free; they need milliseconds.
+LET_GO_TIMEOUT_S = 2.0
+
 #: How long Ray may take to have the CPUs of ended replicas back in its books; mostly it takes a tenth of a second.
 RELEASE_TIMEOUT_S = 5.0
 _RELEASE_POLL_S = 0.02
@@ -89,6 +92,8 @@ class RayTransport:
         self._workload: Any = None
         self._work: Any = None
         self._actors: dict[ReplicaId, Any] = {}
+        #: Those of ``_actors`` that have started, and so may hold cores and have time to listen.
+        self._started: set[ReplicaId] = set()
         #: Where each of ``_actors`` runs, and how many of Ray's CPUs it holds there.
         self._claims: dict[ReplicaId, tuple[str, int]] = {}
         #: References whose answer is still to come.  Ray may crash the driver when one is dropped before.
@@ -110,6 +115,7 @@ class RayTransport:
         def on_answer(answer: Future[Any]) -> None:
             error = _error_of(answer)
             if error is None:
+                self._started.add(spec.id)
                 self._inbox.put(Started(replica=spec.id, report=answer.result()))
             else:
                 self._inbox.put(StartFailed(replica=spec.id, error=error))
@@ -151,8 +157,11 @@ class RayTransport:
             ray.kill(actor, no_restart=True)
 
     def close(self) -> None:
-        # Whoever starts replicas next counts Ray's free CPUs first, and those of a process that is still
-        # ending would be missing.
+        # Whoever starts replicas next asks which cores are leased and which CPUs Ray has free: those of a process
+        # that is still ending would be missing.
+        told = [self._actors[replica].let_go.remote() for replica in self._actors if replica in self._started]
+        if told:
+            ray.wait(told, num_returns=len(told), timeout=LET_GO_TIMEOUT_S)
         wanted = Counter(_free_cpus())
         for replica in list(self._actors):
             node_id, cpus = self._claims[replica]

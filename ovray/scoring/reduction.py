@@ -45,7 +45,7 @@ class ResultOptions:
     @staticmethod
     def parse(
         *,
-        outputs: Iterable[str] | None = None,
+        outputs: str | Iterable[str] | None = None,
         top_k: int | None = None,
         argmax: bool = False,
         labels: Labels | None = None,
@@ -56,8 +56,8 @@ class ResultOptions:
         Raises:
             ConfigError: options do not go together, or one is not what it can be.
         """
-        if top_k is not None and top_k < 1:
-            raise ConfigError(f"--top-k {top_k}: give 1 or more")
+        if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+            raise ConfigError(f"--top-k {top_k!r}: give a whole number from 1")
         if top_k is not None and argmax:
             raise ConfigError("--top-k and --argmax: give one; --top-k 1 is --argmax with the score beside it")
         if labels is not None and top_k is None and not argmax:
@@ -67,7 +67,7 @@ class ResultOptions:
                 f"--dtype {dtype!r}: give {' or '.join(DTYPES)}, or leave it out for the model's own"
             )
         return ResultOptions(
-            outputs=None if outputs is None else tuple(dict.fromkeys(outputs)),
+            outputs=(outputs,) if isinstance(outputs, str) else None if outputs is None else tuple(outputs),
             top_k=top_k,
             argmax=argmax,
             labels=() if labels is None else _read_labels(labels),

@@ -72,13 +72,13 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
     output: PathOrUrl,
     devices: str = "MULTI",
     input: str | Sequence[str] = (),
-    keep: Sequence[str] | None = None,
+    keep: str | Sequence[str] | None = None,
     layout: str | None = None,
     resize: Size | None = None,
     mean: PerChannel | None = None,
     scale: PerChannel | None = None,
     color: str | None = None,
-    outputs: Sequence[str] | None = None,
+    outputs: str | Sequence[str] | None = None,
     top_k: int | None = None,
     argmax: bool = False,
     labels: Labels | None = None,
@@ -143,7 +143,7 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
     options = ScoreOptions(
         rows=RowOptions(
             inputs=(input,) if isinstance(input, str) else tuple(input),
-            keep=None if keep is None else tuple(keep),
+            keep=(keep,) if isinstance(keep, str) else None if keep is None else tuple(keep),
             batch_size=batch_size,
             steps=GraphSteps.parse(layout=layout, resize=resize, mean=mean, scale=scale, color=color),
             preprocess=None if preprocess is None else find_function("--preprocess", preprocess),
@@ -197,11 +197,11 @@ def run(
 
 
 def _check_numbers(options: ScoreOptions) -> None:
-    if options.limit is not None and options.limit < 1:
-        raise ConfigError(f"--limit {options.limit}: give 1 or more, or leave it out for all rows")
+    if options.limit is not None and (not isinstance(options.limit, int) or options.limit < 1):
+        raise ConfigError(f"--limit {options.limit!r}: give a whole number from 1, or leave it out for all rows")
     batch_size = options.rows.batch_size
-    if batch_size != "auto" and batch_size < 1:
-        raise ConfigError(f"--batch-size {batch_size}: give 1 or more, or auto")
+    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ConfigError(f"--batch-size {batch_size!r}: give a whole number from 1, or auto")
 
 
 def _score(

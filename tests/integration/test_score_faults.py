@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.integration import models
-from tests.integration.commands import Command, started, wait_until
+from tests.integration.commands import LEFT_OVER_TIMEOUT_S, Command, started, wait_until
 from tests.integration.scored import PART
 
 MY_CPUS = sorted(os.sched_getaffinity(0))
@@ -28,9 +28,8 @@ pytestmark = [
 TWO_REPLICAS = f"CPU@{MY_CPUS[0]},CPU@{MY_CPUS[1]}"
 ROWS = 12_000
 
-#: The promises of issue 2.
+#: The promise of issue 2.
 INTERRUPT_TIMEOUT_S = 15
-LEFT_OVER_TIMEOUT_S = 5
 
 
 @pytest.fixture(scope="module")

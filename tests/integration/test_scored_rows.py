@@ -241,6 +241,7 @@ class TestInputsAndReport:
 
         for number in range(3):
             score(models.a_perceptron(), feature_files[:2], tmp_path / str(number))
+            assert CoreLeases().held() == {}, "the next job finds the cores free"
 
         assert ray.get(ray.remote(lambda: 42).options(num_cpus=0).remote(), timeout=60) == 42
         assert len(os.listdir("/proc/self/fd")) <= descriptors_before + 3
@@ -252,6 +253,47 @@ class TestInputsAndReport:
         score(model, feature_files[0], tmp_path / "scores", batch_size=8)
 
         assert model.input("features").partial_shape == ov.PartialShape([-1, models.FEATURES])
+
+
+class TestWhatOnlyPythonCanAskFor:
+    @pytest.mark.parametrize(
+        "options", [{"batch_size": "8"}, {"batch_size": 8.0}, {"batch_size": 0}, {"limit": 2.5}, {"limit": 0}]
+    )
+    def test_numbers_that_are_none_are_refused(
+        self, options: Any, feature_files: list[Path], tmp_path: Path
+    ) -> None:
+        with pytest.raises(ovray.ConfigError, match="whole number"):
+            score(models.a_perceptron(), feature_files, tmp_path / "scores", **options)
+
+    def test_one_column_to_keep_and_urls_of_files(self, feature_files: list[Path], tmp_path: Path) -> None:
+        output = tmp_path / "new" / "scores"
+
+        score(models.a_perceptron(), feature_files[2].as_uri(), output.as_uri(), keep="id", limit=9)  # type: ignore[arg-type]
+
+        assert scores_in(output).schema.names == ["id", "logits", "total"]
+
+
+class TestRowsThatCannotBeFed:
+    def test_the_file_and_row_are_named_and_finished_parts_stay_whole(self, tmp_path: Path) -> None:
+        rows = np.ones((900, models.FEATURES), np.float32).tolist()
+        for name, missing in {"a": None, "b": 123}.items():
+            features = [None if number == missing else row for number, row in enumerate(rows)]
+            pq.write_table(
+                pa.table({"features": pa.array(features, pa.list_(pa.float32()))}),
+                tmp_path / f"{name}.parquet",
+                row_group_size=100,
+            )
+
+        slow = models.a_perceptron(layers=4, width=1024)
+
+        with pytest.raises(ovray.DataError) as raised:
+            score(slow, [tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "scores", batch_size=1)
+
+        assert f"{tmp_path / 'b.parquet'}, row 123 " in str(raised.value)
+        assert "column 'features' is null" in str(raised.value)
+        for part in parts_of(tmp_path / "scores") if (tmp_path / "scores").exists() else []:
+            start, stop = (int(text) for text in part.stem.split("-")[1:])
+            assert pq.read_table(part).num_rows == stop - start
 
 
 @needs_two_cores

@@ -87,12 +87,14 @@ def test_outputs_come_in_the_order_wanted_by_any_of_their_names() -> None:
     results, _ = planned(aliased, SCORES, TOTAL, outputs=["total", "alias", "a"])
 
     assert [port.name for port in results] == ["total", "a"]
+    assert [port.name for port in planned(aliased, SCORES, outputs="scores")[0]] == ["scores"]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"top_k": 0}, "--top-k 0: give 1 or more"),
+        ({"top_k": 0}, "--top-k 0: give a whole number from 1"),
+        ({"top_k": "3"}, "--top-k '3': give a whole number from 1"),
         ({"top_k": 2, "argmax": True}, "give one"),
         ({"labels": ["a"]}, "give --argmax or --top-k with it"),
         ({"argmax": True, "labels": "no-such-file.txt"}, "--labels 'no-such-file.txt' cannot be read"),

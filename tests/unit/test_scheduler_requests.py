@@ -258,12 +258,27 @@ def test_a_released_replica_is_not_looked_after_any_more() -> None:
 
 def test_a_silent_replica_gets_no_new_work_until_it_is_heard_again() -> None:
     scheduler = a_scheduler(a_ready_replica("a", request_window=2))
-    [wake] = only(WakeAt, scheduler.handle(a_request(1), 0.0))
-    scheduler.handle(TimerFired(), wake.at_s)
+    scheduler.handle(a_request(0), 0.0)
+    scheduler.handle(Completed(replica=A, dispatch=DispatchId(0)), 0.1)
+    scheduler.handle(a_request(1), 0.1)
 
+    # 1 row at 10 rows/s: 5 times that is less than the least, 2 s
+    scheduler.handle(TimerFired(), 2.0)
+    was_stalled = scheduler.snapshot().replicas[0].is_stalled
+    scheduler.handle(TimerFired(), 2.1)
+
+    assert not was_stalled
     assert scheduler.snapshot().replicas[0].is_stalled
     assert sent_to(scheduler.handle(a_request(2), 9.0)) == {}
-    assert sent_to(scheduler.handle(Completed(replica=A, dispatch=DispatchId(0)), 9.0)) == {"a": [2]}
+    assert sent_to(scheduler.handle(Completed(replica=A, dispatch=DispatchId(1)), 9.0)) == {"a": [2]}
+
+
+def test_a_replica_that_has_done_nothing_yet_is_given_a_minute_to_answer() -> None:
+    scheduler = a_scheduler(a_ready_replica("a"))
+
+    [wake] = only(WakeAt, scheduler.handle(a_request(1), 0.0))
+
+    assert wake.at_s == 60.0
 
 
 def test_priorities_can_be_changed_while_work_is_running() -> None:
