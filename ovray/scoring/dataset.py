@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from ovray.errors import ConfigError
-from ovray.scoring.csv_files import common_type
+from ovray.scoring.guessed_types import common_text_type
 from ovray.scoring.records import Format, InputFile, Slice
 
 
@@ -113,7 +113,7 @@ def _common_field(known: pa.Field, known_from: InputFile, field: pa.Field, file:
     elif _are_same_categories(known.type, field.type):
         merged = max(known, field, key=lambda one: one.type.index_type.bit_width)
     elif known_from.ref.format is file.ref.format is Format.CSV:
-        merged = known.with_type(common_type(known.type, field.type))
+        merged = known.with_type(common_text_type(known.type, field.type))
     elif known_from.ref.format is not file.ref.format:
         # The types of CSV are guesses, those of Parquet are not: whole numbers may turn out to be meant as others.
         of_csv, of_parquet = (known, field) if known_from.ref.format is Format.CSV else (field, known)

@@ -43,7 +43,7 @@ def open_file(ref: FileRef) -> pa.NativeFile:
 def open_stream(ref: FileRef) -> pa.NativeFile:
     """Open a file for reading from its start; unpacked, where its name ends in ``.gz``."""
     filesystem, path = resolve(ref.location)
-    return filesystem.open_input_stream(path)
+    return filesystem.open_input_stream(path, compression="gzip" if ref.is_packed else None)
 
 
 def file_info(ref: FileRef) -> pafs.FileInfo:
@@ -184,4 +184,4 @@ def _join(root: str, below: str) -> str:
 
 
 def _endings() -> str:
-    return ", ".join(ending for known in Format for ending in known.value)
+    return ", ".join(ending for known in Format for ending in known.endings)

@@ -10,7 +10,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from ovray.errors import ConfigError
-from ovray.scoring.csv_files import CsvRows, inspect_csv
+from ovray.scoring.csv_files import inspect_csv, open_csv
 from ovray.scoring.files import one_line
 from ovray.scoring.parquet import ParquetRows, inspect_parquet
 from ovray.scoring.records import Block, FileRef, Format, InputFile
@@ -39,9 +39,9 @@ def inspect(ref: FileRef, *, rows_wanted: int | None = None) -> InputFile:
     try:
         found = _inspect(ref, rows_wanted)
     except (OSError, pa.ArrowException) as error:
-        kind = ref.format.name.capitalize() if ref.format is Format.PARQUET else ref.format.name
         raise ConfigError(
-            f"{ref.name!r} cannot be read as {kind}: {one_line(error)}; replace the file or leave it out"
+            f"{ref.name!r} cannot be read as {ref.format.title}: {one_line(error)}; replace the file or"
+            " leave it out"
         ) from error
     if not found.rows:
         raise ConfigError(f"{ref.name!r} is empty: it holds no rows; leave the file out")
@@ -62,4 +62,4 @@ def open_rows(ref: FileRef, schema: pa.Schema, *, rows_per_batch: int) -> RowSou
     """Open a file for reading the columns of ``schema``; CSV cells become its types."""
     if ref.format is Format.PARQUET:
         return ParquetRows(ref, schema.names, rows_per_batch=rows_per_batch)
-    return CsvRows(ref, schema, rows_per_batch=rows_per_batch)
+    return open_csv(ref, schema, rows_per_batch=rows_per_batch)

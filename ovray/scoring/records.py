@@ -1,7 +1,7 @@
 """What the rooms of scoring say to each other about data: files, blocks, slices, rows.
 
 Plain frozen records that travel between driver and replicas.  May not enter: ray, openvino, open files.
-Who fills them: files.py (which files), parquet.py and csv_files.py (what is in them), dataset.py (all as one).
+Who fills them: files.py (which files), inputs.py and its formats (what is in them), dataset.py (all as one).
 """
 
 from dataclasses import dataclass
@@ -11,15 +11,29 @@ import pyarrow as pa
 
 
 class Format(Enum):
-    """Names a file format and the endings of names by which it is known."""
+    """Names a file format, as messages do, and the endings of names by which it is known."""
 
-    PARQUET = (".parquet", ".pq")
-    CSV = (".csv", ".csv.gz")
+    PARQUET = ("Parquet", (".parquet", ".pq"))
+    CSV = ("CSV", (".csv", ".csv.gz"))
+
+    def __init__(self, title: str, endings: tuple[str, ...]) -> None:
+        self.title = title
+        self.endings = endings
 
     @classmethod
     def of_name(cls, name: str) -> "Format | None":
         """Return the format of a file of that name; ``None`` if ovray reads no such files."""
-        return next((known for known in cls if name.lower().endswith(known.value)), None)
+        return next((known for known in cls if name.lower().endswith(known.endings)), None)
+
+    @property
+    def is_guessed(self) -> bool:
+        """Whether files of this format state no types, so that those of their columns are guessed."""
+        return self in (Format.CSV,)
+
+    @property
+    def takes_a_pass(self) -> bool:
+        """Whether all of a file is gone through to find out what it holds."""
+        return self in (Format.CSV,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,18 +46,23 @@ class FileRef:
     location: str
     format: Format
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether the file is unpacked while it is read."""
+        return self.name.lower().endswith(".gz")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """Describes a piece of a file where reading can begin without what stands before it.
 
-    A row group of a Parquet file; a run of whole records of a CSV file.
+    A row group of a Parquet file; a run of whole records of a file of text.
     """
 
     #: Counted from 0 within the file.
     first_row: int
     rows: int
-    #: Number of the row group, or the offset in (unpacked) bytes at which the records of a CSV block begin.
+    #: Number of the row group, or the offset in (unpacked) bytes at which the records of a block of text begin.
     position: int
     size_bytes: int
 
@@ -53,7 +72,7 @@ class InputFile:
     """Says what one file was found to hold when it was inspected."""
 
     ref: FileRef
-    #: For CSV: the types that hold every value of the file.
+    #: Where a format states no types: those that hold every value of the file.
     schema: pa.Schema
     rows: int
     #: In order, without gaps, at least one.

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ovray.scoring import csv_files
+from ovray.scoring import text_blocks
 from ovray.scoring.csv_records import first_record_end, last_record_end, open_quote
 from ovray.scoring.reading import RowReader
 from tests.data_builders import a_data_set, a_parquet_file, a_text_file
@@ -29,9 +29,9 @@ SHAPES = st.tuples(
 
 @pytest.fixture(autouse=True)
 def block_size_is_restored() -> Iterator[None]:
-    before = csv_files.BLOCK_BYTES
+    before = text_blocks.BLOCK_BYTES
     yield
-    csv_files.BLOCK_BYTES = before
+    text_blocks.BLOCK_BYTES = before
 
 
 @settings(deadline=None, max_examples=60)
@@ -41,7 +41,7 @@ def test_any_ranges_of_any_files_are_the_rows_of_the_files_joined(
 ) -> None:
     # given: files whose rows are numbered through, one text of letters beside each number
     file_rows, block, limit, ranges, rows_per_batch = shape
-    csv_files.BLOCK_BYTES = 8 * block
+    text_blocks.BLOCK_BYTES = 8 * block
     total = sum(file_rows)
     joined = pa.table({"n": range(total), "text": [f"t{text}" for text in texts[:total]]})
     with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from ovray.errors import ConfigError, DataError
-from ovray.scoring import csv_files, parquet
+from ovray.scoring import parquet, text_blocks
 from ovray.scoring.reading import RowReader, read_sample
 from ovray.scoring.records import Block
 from tests.data_builders import a_data_set, a_parquet_file, a_text_file, every_kind_of_column, read_all
@@ -90,16 +90,16 @@ def test_chunks_that_go_upwards_decode_a_row_group_once(tmp_path: Path, monkeypa
 
 
 def test_chunks_within_a_block_of_csv_parse_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_files, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(text_blocks, "BLOCK_BYTES", 64)
     data = a_data_set(a_text_file(tmp_path / "a.csv", "n\n" + "1\n" * 100))
     read: list[Block] = []
-    text_of = csv_files._SeekableText.read
+    text_of = text_blocks._SeekableText.read
 
-    def count(text: csv_files._SeekableText, block: Block) -> bytes:
+    def count(text: text_blocks._SeekableText, block: Block) -> bytes:
         read.append(block)
         return text_of(text, block)
 
-    monkeypatch.setattr(csv_files._SeekableText, "read", count)
+    monkeypatch.setattr(text_blocks._SeekableText, "read", count)
     reader = RowReader(data.schema, rows_per_batch=8)
 
     for start in range(100):
