@@ -1,7 +1,8 @@
 """Finds the input files that a caller means, and opens them: paths, folders, globs, URLs.
 
 Order is a promise: inputs as given, the files of a folder or glob by name.  Below folders and wildcards, names
-that begin with ``_`` or ``.`` are not data, and files of other formats are passed over.
+that begin with ``_`` or ``.`` are not data.  Files of other formats are passed over there, and texts beside
+tables, which are notes about them.
 May not enter: what the files hold.
 """
 
@@ -30,7 +31,7 @@ def find_files(inputs: Sequence[str | os.PathLike[str]]) -> tuple[FileRef, ...]:
     if isinstance(inputs, (str, os.PathLike)):
         inputs = [inputs]
     if not inputs:
-        raise ConfigError("no input was given: name at least one Parquet or CSV file, folder, glob or URL")
+        raise ConfigError("no input was given: name at least one file, folder, glob or URL")
     return tuple(ref for given in inputs for ref in _find_one(os.fspath(given)))
 
 
@@ -158,7 +159,8 @@ def _only_data(place: _Place, paths: list[str], if_none: str) -> list[FileRef]:
             f"input {place.typed!r} holds no file that ovray reads ({_endings()});"
             f" there is: {', '.join(names[:_NAMES_SHOWN])}{more}"
         )
-    return refs
+    tables = [ref for ref in refs if ref.format is not Format.TEXT]
+    return tables or refs
 
 
 def _split_at_wildcard(typed: str) -> tuple[str, tuple[str, ...]]:

@@ -4,8 +4,10 @@ Plain frozen records that travel between driver and replicas.  May not enter: ra
 Who fills them: files.py (which files), inputs.py and its formats (what is in them), dataset.py (all as one).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -15,6 +17,8 @@ class Format(Enum):
 
     PARQUET = ("Parquet", (".parquet", ".pq"))
     CSV = ("CSV", (".csv", ".csv.gz"))
+    JSON_LINES = ("JSON Lines", (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"))
+    TEXT = ("text", (".txt", ".txt.gz"))
 
     def __init__(self, title: str, endings: tuple[str, ...]) -> None:
         self.title = title
@@ -26,14 +30,9 @@ class Format(Enum):
         return next((known for known in cls if name.lower().endswith(known.endings)), None)
 
     @property
-    def is_guessed(self) -> bool:
-        """Whether files of this format state no types, so that those of their columns are guessed."""
-        return self in (Format.CSV,)
-
-    @property
     def takes_a_pass(self) -> bool:
         """Whether all of a file is gone through to find out what it holds."""
-        return self in (Format.CSV,)
+        return self in (Format.CSV, Format.JSON_LINES, Format.TEXT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +55,14 @@ class FileRef:
 class Block:
     """Describes a piece of a file where reading can begin without what stands before it.
 
-    A row group of a Parquet file; a run of whole records of a file of text.
+    A row group of a Parquet file; a run of whole
+    records of a file of text.
     """
 
     #: Counted from 0 within the file.
     first_row: int
     rows: int
-    #: Number of the row group, or the offset in (unpacked) bytes at which the records of a block of text begin.
+    #: Number of the row group; for text the offset in (unpacked) bytes at which the block begins.
     position: int
     size_bytes: int
 
@@ -92,6 +92,16 @@ class Slice:
     blocks: tuple[Block, ...]
     #: The file's size when it was inspected: another size now means that the rows are no longer the same.
     size_bytes: int
+
+
+class RowSource(Protocol):
+    """Reads rows of one open file; every format has one."""
+
+    def read(self, block: Block, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+        """Yield rows ``start`` to ``stop``, counted from the block's first row, in order, in bounded batches."""
+
+    def close(self) -> None:
+        """Let go of the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
