@@ -7,9 +7,11 @@ Formats meet here: a new one is a module with an ``inspect`` and a ``RowSource``
 import pyarrow as pa
 
 from ovray.errors import ConfigError
+from ovray.scoring.arrow_files import ArrowRows, inspect_arrow
 from ovray.scoring.csv_files import inspect_csv, open_csv
 from ovray.scoring.files import one_line
 from ovray.scoring.json_lines import inspect_json_lines, open_json_lines
+from ovray.scoring.numpy_files import NumpyRows, inspect_numpy
 from ovray.scoring.parquet import ParquetRows, inspect_parquet
 from ovray.scoring.records import FileRef, Format, InputFile, RowSource
 from ovray.scoring.text_lines import inspect_text_lines, open_text_lines
@@ -49,6 +51,10 @@ def _inspect(ref: FileRef, rows_wanted: int | None) -> InputFile:
             return inspect_csv(ref, rows_wanted=rows_wanted)
         case Format.JSON_LINES:
             return inspect_json_lines(ref, rows_wanted=rows_wanted)
+        case Format.ARROW:
+            return inspect_arrow(ref)
+        case Format.NPY | Format.NPZ:
+            return inspect_numpy(ref)
         case Format.TEXT:
             return inspect_text_lines(ref, rows_wanted=rows_wanted)
 
@@ -62,5 +68,9 @@ def open_rows(ref: FileRef, schema: pa.Schema, *, rows_per_batch: int) -> RowSou
             return open_csv(ref, schema, rows_per_batch=rows_per_batch)
         case Format.JSON_LINES:
             return open_json_lines(ref, schema, rows_per_batch=rows_per_batch)
+        case Format.ARROW:
+            return ArrowRows(ref, schema.names, rows_per_batch=rows_per_batch)
+        case Format.NPY | Format.NPZ:
+            return NumpyRows(ref, schema.names, rows_per_batch=rows_per_batch)
         case Format.TEXT:
             return open_text_lines(ref, rows_per_batch=rows_per_batch)

@@ -18,6 +18,9 @@ class Format(Enum):
     PARQUET = ("Parquet", (".parquet", ".pq"))
     CSV = ("CSV", (".csv", ".csv.gz"))
     JSON_LINES = ("JSON Lines", (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"))
+    ARROW = ("Arrow", (".arrow", ".arrows", ".feather", ".ipc"))
+    NPY = ("NumPy", (".npy",))
+    NPZ = ("NumPy", (".npz",))
     TEXT = ("text", (".txt", ".txt.gz"))
 
     def __init__(self, title: str, endings: tuple[str, ...]) -> None:
@@ -55,14 +58,14 @@ class FileRef:
 class Block:
     """Describes a piece of a file where reading can begin without what stands before it.
 
-    A row group of a Parquet file; a run of whole
+    A row group of a Parquet file; a record batch of Arrow; an array from its first row to its last; a run of whole
     records of a file of text.
     """
 
     #: Counted from 0 within the file.
     first_row: int
     rows: int
-    #: Number of the row group; for text the offset in (unpacked) bytes at which the block begins.
+    #: Number of the row group or record batch; for text the offset in (unpacked) bytes at which the block begins.
     position: int
     size_bytes: int
 
