@@ -114,7 +114,7 @@ def _common_field(known: pa.Field, known_from: InputFile, field: pa.Field, file:
     elif _are_same_categories(known.type, field.type):
         merged = max(known, field, key=lambda one: one.type.index_type.bit_width)
     else:
-        kind = _reconciled((known.type, _origin(known_from)), (field.type, _origin(file)))
+        kind = _reconciled((known.type, _origin(known_from, field.name)), (field.type, _origin(file, field.name)))
         merged = None if kind is None else known.with_type(kind)
     if merged is None:
         raise ConfigError(
@@ -134,8 +134,8 @@ class _Origin(Enum):
     VALUES = auto()
 
 
-def _origin(file: InputFile) -> _Origin:
-    if file.ref.format is Format.CSV:
+def _origin(file: InputFile, column: str) -> _Origin:
+    if file.ref.format is Format.CSV or any(column == one.column for one in file.ref.partitions):
         return _Origin.TEXT
     return _Origin.VALUES if file.ref.format is Format.JSON_LINES else _Origin.STATED
 

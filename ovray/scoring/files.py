@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from ovray.errors import ConfigError
+from ovray.scoring.partitions import partitions_of
 from ovray.scoring.records import FileRef, Format
 
 _WILDCARDS = frozenset("*?[")
@@ -92,7 +93,8 @@ class _Place:
         location = (
             _join(self._root, quote(below)) + self._options if is_url(self._root) else _join(self._root, below)
         )
-        return FileRef(name=_join(self._shown_root, below), location=location, format=known)
+        name = _join(self._shown_root, below)
+        return FileRef(name=name, location=location, format=known, partitions=partitions_of(name))
 
     def kind(self) -> pafs.FileType:
         return self.filesystem.get_file_info(self.path).type

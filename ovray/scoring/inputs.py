@@ -1,8 +1,10 @@
 """Looks into input files before anything starts: is each whole, what does it hold, where can reading begin.
 
 Formats meet here: a new one is a module with an ``inspect`` and a ``RowSource``, and a line in ``_inspect`` and in
-``open_rows``.  Runs on any host, so that the files of a large data set are looked into in parallel.
+``_open``.  Runs on any host, so that the files of a large data set are looked into in parallel.
 """
+
+from functools import partial
 
 import pyarrow as pa
 
@@ -13,6 +15,7 @@ from ovray.scoring.files import one_line
 from ovray.scoring.json_lines import inspect_json_lines, open_json_lines
 from ovray.scoring.numpy_files import NumpyRows, inspect_numpy
 from ovray.scoring.parquet import ParquetRows, inspect_parquet
+from ovray.scoring.partitions import PartitionedRows, with_partitions
 from ovray.scoring.records import FileRef, Format, InputFile, RowSource
 from ovray.scoring.text_lines import inspect_text_lines, open_text_lines
 
@@ -28,7 +31,7 @@ def inspect(ref: FileRef, *, rows_wanted: int | None = None) -> InputFile:
         ConfigError: The file cannot be opened, is damaged or holds no rows; the message names it.
     """
     try:
-        found = _inspect(ref, rows_wanted)
+        found = with_partitions(_inspect(ref, rows_wanted))
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(
             f"{ref.name!r} cannot be read as {ref.format.title}: {one_line(error)}; replace the file or"
@@ -61,6 +64,13 @@ def _inspect(ref: FileRef, rows_wanted: int | None) -> InputFile:
 
 def open_rows(ref: FileRef, schema: pa.Schema, *, rows_per_batch: int) -> RowSource:
     """Open a file that was looked into for reading the columns of ``schema``; guessed types become those."""
+    open_own = partial(_open, ref, rows_per_batch=rows_per_batch)
+    if not ref.partitions:
+        return open_own(schema)
+    return PartitionedRows(ref.partitions, schema, open_own, rows_per_batch=rows_per_batch)
+
+
+def _open(ref: FileRef, schema: pa.Schema, *, rows_per_batch: int) -> RowSource:
     match ref.format:
         case Format.PARQUET:
             return ParquetRows(ref, schema.names, rows_per_batch=rows_per_batch)

@@ -39,6 +39,14 @@ class Format(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """Says which value a column has in all rows of a file, as the name of a folder has it."""
+
+    column: str
+    value: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileRef:
     """Points to one input file."""
 
@@ -47,6 +55,8 @@ class FileRef:
     #: What any host opens: an absolute path, or a URL that pyarrow knows.
     location: str
     format: Format
+    #: Columns that the names of its folders give; once it was looked into, only those that it lacks itself.
+    partitions: tuple[Partition, ...] = ()
 
     @property
     def is_packed(self) -> bool:
