@@ -8,6 +8,7 @@ May not enter: other files of the data set, models, other formats.
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -31,14 +32,12 @@ from ovray.scoring.text_blocks import (
 #: pyarrow's parser ends the process on ``null`` in place of an object, and goes on in one line after an object.
 _NO_OBJECT = re.compile(rb"\n[ \t\r]*[^{\s]")
 _AFTER_OBJECT = re.compile(rb"\}[ \t\r]*[^\s,}\]]")
+_STRING = re.compile(rb'"[^"\\\n]*(?:\\.[^"\\\n]*)*"')
 
 #: Lists and objects within each other.  pyarrow's parser needs stack for each and ends the process without it:
 #: ten thousands do, real data have a handful.
 _MAX_NESTING = 500
-_NESTING_STEPS = np.zeros(256, dtype=np.int8)
-_NESTING_STEPS[[ord("["), ord("{")]] = 1
-_NESTING_STEPS[[ord("]"), ord("}")]] = -1
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 _ROW = re.compile(r" in row (\d+)$")
 
@@ -113,8 +112,7 @@ def _without_times(of: pa.DataType) -> pa.DataType:
 
 def _check_block(text: Text, ref: FileRef) -> pa.Table:
     refuse_other_encodings(text, ref)
-    _refuse_deep_nesting(text, ref)
-    _refuse_other_lines(text, ref)
+    _refuse_fatal_lines(text, ref)
     try:
         return _parse(text.content, None)
     except pa.ArrowInvalid as error:
@@ -126,34 +124,33 @@ def _check_block(text: Text, ref: FileRef) -> pa.Table:
         raise _line_error(ref, _line_of_row(text, int(row[1])), problem[: row.start()].rstrip(".")) from error
 
 
-def _refuse_other_lines(text: Text, ref: FileRef) -> None:
-    """Refuse lines that are something else than one object."""
+def _refuse_fatal_lines(text: Text, ref: FileRef) -> None:
+    """Refuse lines that are something else than one object, or nest too deeply."""
     other = _NO_OBJECT.search(LINE_BREAK + text.content)
     if other is not None:
         raise _line_error(ref, text.line_at(other.end() - 2), "it does not begin with '{'")
-    # Such bytes may well stand within text: only these lines are looked at closely.
-    for found in _AFTER_OBJECT.finditer(text.content):
-        start = text.content.rfind(LINE_BREAK, 0, found.start()) + 1
-        end = text.content.find(LINE_BREAK, start)
-        line = text.content[start : end if end >= 0 else None]
-        problem = _syntax_problem(line)
-        if problem is not None:
-            raise _line_error(ref, text.line_at(start), problem)
-
-
-def _refuse_deep_nesting(text: Text, ref: FileRef) -> None:
-    if _nesting(text.content) <= _MAX_NESTING:
+    opened = text.content.count(b"[") + text.content.count(b"{") - text.content.count(LINE_BREAK)
+    if opened <= _MAX_NESTING and _AFTER_OBJECT.search(text.content) is None:
         return
-    for number, line in _lines(text):  # brackets within text were counted too
-        if _nesting(_STRING.sub(b"", line)) > _MAX_NESTING:
-            raise _line_error(ref, number, f"lists and objects nest deeper than {_MAX_NESTING} levels")
+    # Brackets may well stand within strings: what counts is what is left without them.  No line break is in one.
+    bare = replace(text, content=_STRING.sub(b"", text.content))
+    if _nesting(bare.content) > _MAX_NESTING:
+        for number, line in _lines(bare):
+            if _nesting(line) > _MAX_NESTING:
+                raise _line_error(ref, number, f"lists and objects nest deeper than {_MAX_NESTING} levels")
+        _refuse_broken_lines(text, ref)  # what is opened in some lines is not closed there
+    after = _AFTER_OBJECT.search(bare.content)
+    if after is not None:
+        _refuse_broken_lines(text, ref)
+        raise _line_error(ref, bare.line_at(after.start()), "something follows the object")
 
 
 def _nesting(text: bytes) -> int:
-    if text.count(b"[") + text.count(b"{") - text.count(LINE_BREAK) < _MAX_NESTING:
-        return 0
-    steps = _NESTING_STEPS[np.frombuffer(text, dtype=np.uint8)]
-    return int(np.cumsum(steps, dtype=np.int32).max())
+    """Return how deep brackets nest, taken that all that are opened are closed again."""
+    brackets = np.frombuffer(text.translate(None, _NO_BRACKETS), dtype=np.uint8)
+    is_open = (brackets == ord("[")) | (brackets == ord("{"))
+    steps = np.where(is_open, np.int8(1), np.int8(-1))
+    return int(np.cumsum(steps, dtype=np.int32).max(initial=0))
 
 
 def _refuse_broken_lines(text: Text, ref: FileRef) -> None:

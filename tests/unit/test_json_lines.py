@@ -160,8 +160,19 @@ def test_a_damaged_or_empty_file_is_named(here: Path, small_blocks: None, name: 
     assert "\n" not in str(raised.value)
 
 
-def test_nesting_that_would_end_the_process_is_refused(here: Path) -> None:
-    deep = b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}\n"
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b'{"a":[]}\n{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}\n", "lists and objects nest deeper than 500 "),
+        (b'{"a":[]}\n' + b'{"a":[\n' * 200_000, "Expecting value at column 7"),
+        (
+            b'{"a":[]}\n{"a":"' + b"]" * 1000 + b'","b":' + b"[" * 900 + b"]" * 900 + b"}\n",
+            "lists and objects nest",
+        ),
+    ],
+)
+def test_nesting_that_would_end_the_process_is_refused(here: Path, content: bytes, problem: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        a_data_set(a_text_file(Path("deep.jsonl"), content))
 
-    with pytest.raises(ConfigError, match=r"'deep.jsonl', line 2: lists and objects nest deeper than 500 levels"):
-        a_data_set(a_text_file(Path("deep.jsonl"), b'{"a":[]}\n' + deep))
+    assert str(raised.value).startswith(f"'deep.jsonl', line 2: {problem}")
