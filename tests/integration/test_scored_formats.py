@@ -36,7 +36,7 @@ def test_folders_of_any_format_score_as_one_parquet_file_does(tmp_path: Path, en
         write(folder / f"part.{ending}", table.slice(start, stop - start))
 
     # when
-    options = {"input": digits.PIXELS_COLUMN, "precision": "f32", "devices": "CPU", "share_cores": True}
+    options = {"input": digits.PIXELS_COLUMN, "precision": "f32", "devices": "CPU"}
     report = ovray.score(digits.model_file(), tmp_path / "data", output=tmp_path / "scores", **options)
     ovray.score(digits.model_file(), digits.held_out_file(), output=tmp_path / "expected", **options)
 
