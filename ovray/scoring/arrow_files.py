@@ -67,8 +67,10 @@ class ArrowRows:
     """Reads row ranges of one open file; the record batch read last is kept.  Suits one thread."""
 
     def __init__(self, ref: FileRef, columns: Sequence[str], *, rows_per_batch: int) -> None:
-        names = _read_schema(ref).names
-        self._batches = _open_batches(ref, sorted(names.index(column) for column in columns))
+        fields = _read_schema(ref).names
+        if not set(columns) <= set(fields):
+            raise pa.ArrowInvalid("it holds other columns than it did")
+        self._batches = _open_batches(ref, sorted(fields.index(column) for column in columns))
         self._columns = list(columns)
         self._rows_per_batch = rows_per_batch
         self._number: int | None = None

@@ -58,8 +58,7 @@ class NumpyRows:
 
     def __init__(self, ref: FileRef, columns: Sequence[str], *, rows_per_batch: int) -> None:
         self._file = _OpenFile(ref)
-        found = {array.name: array for array in self._file.arrays}
-        self._arrays = [found[name] for name in columns]
+        self._arrays = [self._file.named(column) for column in columns]
         self._rows_per_batch = rows_per_batch
 
     def read(self, block: Block, start: int, stop: int) -> Iterator[pa.RecordBatch]:
@@ -90,6 +89,13 @@ class _OpenFile:
         except (OSError, pa.ArrowException):
             self._source.close()
             raise
+
+    def named(self, name: str) -> NumpyArray:
+        found = next((array for array in self.arrays if array.name == name), None)
+        if found is None:
+            self.close()
+            raise pa.ArrowInvalid(f"it holds no array {name!r} any more")
+        return found
 
     def close(self) -> None:
         self._source.close()
