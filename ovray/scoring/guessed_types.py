@@ -10,7 +10,10 @@ _WIDER = ((pa.int64(), pa.float64()), (pa.date32(), pa.timestamp("s")))
 
 
 def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """Return the type that holds the values of both without loss; ``None`` if there is none."""
+    """Return the type that holds the values of both; ``None`` if there is none.
+
+    Whole numbers beside fractions become floating, which rounds those beyond 2**53.
+    """
     if one == other or pa.types.is_null(other):
         return one
     if pa.types.is_null(one):

@@ -1,7 +1,8 @@
 """Reads JSON Lines: one bounded pass that checks all lines and finds the types, then row ranges.
 
 UTF-8, one object a line, blank lines passed over; gzip where the name ends in ``.gz``.  A key that a line lacks is
-null.  Text stays text, also where it looks like a time; whole numbers beyond 64 bits become floating.
+null.  Text stays text, also where it looks like a time.  Whole numbers become floating beyond 64 bits and beside
+fractions, which rounds those beyond 2**53.
 May not enter: other files of the data set, models, other formats.
 """
 

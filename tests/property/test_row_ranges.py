@@ -151,7 +151,11 @@ def test_json_lines_are_read_as_python_reads_them(
 
         read = read_all(a_data_set(a_text_file(Path(folder, "a.jsonl"), content))).to_pylist()
 
-    assert [row["number"] for row in read] == [row["number"] for row in rows]
+    # Beside a fraction every number is floating, and those beyond 2**53 are rounded; alone, whole ones are exact.
+    kept = [row["number"] for row in rows]
+    if any(isinstance(number, float) for number in kept):
+        kept = [None if number is None else float(number) for number in kept]
+    assert [row["number"] for row in read] == kept
     assert [row["nested"] for row in read] == nested[: len(rows)]
     for found, row in zip(read, rows, strict=True):
         struct = row["struct"]
