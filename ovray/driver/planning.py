@@ -118,8 +118,7 @@ def _measured(laid_out: Plan, workload: Workload, options: PlacementOptions) -> 
             transport.start(spec, compile_properties(spec, {}))
         measurements, failures = _wait_for_all(inbox, len(laid_out.replicas))
     finally:
-        for spec in laid_out.replicas:
-            transport.stop(spec.id)
+        transport.close()
     if not measurements:
         reasons = "; ".join(f"{replica}: {error}" for replica, error in failures.items())
         raise ConfigError(f"no device can run the model: {reasons}")
