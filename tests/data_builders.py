@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,22 @@ def a_text_file(path: Path, text: str | bytes) -> Path:
     """Write text as it is, line ends untouched."""
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return path
+
+
+def an_arrow_file(
+    path: Path, table: pa.Table, *, rows_per_batch: int = 1000, compression: str | None = None
+) -> Path:
+    """Write a table as an Arrow file; as a stream, where the name ends in ``.arrows``."""
+    new = pa.ipc.new_stream if path.suffix == ".arrows" else pa.ipc.new_file
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.OSFile(str(path), "wb") as sink, new(sink, table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=rows_per_batch)
+    return path
+
+
+def as_json_lines(table: pa.Table) -> bytes:
+    """Write each row as one line of JSON, text beyond ASCII as it is."""
+    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in table.to_pylist())
 
 
 def a_data_set(*inputs: str | Path, limit: int | None = None) -> DataSet:

@@ -98,7 +98,7 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
 
     Args:
         model: a file that OpenVINO reads, or a model in memory.
-        inputs: Parquet and CSV files, folders, globs and URLs that pyarrow opens; their rows count in this order.
+        inputs: data files, folders, globs and URLs that pyarrow opens; their rows count in this order.
         output: the folder for the results; must be new or empty.
         devices: device string; ``MULTI`` is every device of the cluster.
         input: which column feeds which input: ``"COL"``, ``"NAME=COL"``, ``"pixel_*"``.

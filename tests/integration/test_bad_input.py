@@ -46,7 +46,7 @@ KNOWN_BEFORE_RAY: dict[str, tuple[str, list[str]]] = {
     "no input given": ("model.xml", ["INPUT"]),
     "a missing file": ("model.xml none.parquet", ["'none.parquet' matches nothing"]),
     "a glob that matches nothing": ("model.xml good*.csv", ["'good*.csv' matches no file"]),
-    "a folder without data": ("model.xml notes", ["'notes'", "readme.txt", ".parquet"]),
+    "a folder without data": ("model.xml notes", ["'notes'", "readme.md", ".parquet"]),
     "one cut file beside good ones": ("model.xml many", ["'many/17.parquet' cannot be read as Parquet"]),
     "an empty Parquet file": ("model.xml good.parquet empty.parquet", ["'empty.parquet'", "0 bytes"]),
     "a Parquet file without rows": ("model.xml rowless.parquet", ["'rowless.parquet' is empty"]),
@@ -74,7 +74,7 @@ KNOWN_BEFORE_RAY: dict[str, tuple[str, list[str]]] = {
         ["no Ray answers at '127.0.0.1:1'"],
     ),
     # The output.
-    "an output with other files": ("model.xml good.parquet --output notes", ["'notes' holds", "readme.txt"]),
+    "an output with other files": ("model.xml good.parquet --output notes", ["'notes' holds", "readme.md"]),
     "an output that is a file": ("model.xml good.parquet --output good.parquet", ["'good.parquet' is a file"]),
     "an output below a file": (
         "model.xml good.parquet --output good.parquet/scores",
@@ -105,7 +105,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in {"empty.parquet": "", "empty.csv": "", "uneven.csv": "a,b\n1,2\n3\n"}.items():
         (folder / name).write_text(text)
     (folder / "notes").mkdir()
-    (folder / "notes" / "readme.txt").write_text("mine")
+    (folder / "notes" / "readme.md").write_text("mine")
     (folder / "many").mkdir()
     for number in range(20):
         shutil.copy(folder / "good.parquet", folder / "many" / f"{number:02}.parquet")
