@@ -366,7 +366,8 @@ class TestReplicasWhileRowsFlow:
 class TestCoresThatOthersHold:
     @pytest.fixture
     def lease(self) -> Iterator[Lease]:
-        with CoreLeases().acquire(MY_CPUS, "another job", 0) as lease:
+        # The replicas of the test before may still be ending where the machine is busy.
+        with CoreLeases().acquire(MY_CPUS, "another job", timeout_s=60) as lease:
             yield lease
 
     @pytest.mark.usefixtures("lease")
