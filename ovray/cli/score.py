@@ -22,7 +22,10 @@ def score(
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT...", help="Parquet and CSV files, folders, globs or URLs.")
     ],
-    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the results; must be new or empty.")],
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", help="Folder for the results; the same command again carries on there."),
+    ],
     devices: DevicesOption = "MULTI",
     input: Annotated[
         list[str] | None,
@@ -46,6 +49,13 @@ def score(
     precision: PrecisionOption = None,
     address: AddressOption = None,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Score the first N rows only.")] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Delete the results that the folder holds, and begin anew.")
+    ] = False,
+    commit_every: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="Each replica completes a part at least so often."),
+    ] = 10.0,
     share_cores: ShareCoresOption = False,
     lease_timeout: LeaseTimeoutOption = 30.0,
     json: Annotated[
@@ -55,12 +65,14 @@ def score(
 ) -> None:
     """Score every row of a data set, exactly once, on every device of the cluster.
 
-    Writes a folder of Parquet files with the kept columns and one column for each output of the model.
+    Writes a folder of Parquet files with the kept columns and one column for each output of the model.  The same
+    command again, after a kill at whatever moment, scores the rows that are missing.
     """
     from ovray.cli.printing import print_json
     from ovray.cli.progress import display, print_report
     from ovray.driver.placement import PlacementOptions
     from ovray.scoring.score import ScoreOptions, run
+    from ovray.scoring.taking_up import Earlier
 
     options = ScoreOptions(
         inputs=tuple(input or ()),
@@ -68,6 +80,8 @@ def score(
         batch_size=_batch_size(batch_size),
         config=_properties(config or []),
         limit=limit,
+        earlier=Earlier.DELETE if restart else Earlier.KEEP,
+        commit_every_s=commit_every,
         placement=PlacementOptions.parse(
             devices=devices,
             hint=hint,

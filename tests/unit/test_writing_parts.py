@@ -221,7 +221,6 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) ->
         ),
         ([".git", "a", "b", "c", "d"], "output 'out' holds something else: .git, a, b and 2 more;"),
         ([part_name(0, 1), "a"], "output 'out' holds something else: a;"),
-        ([part_name(0, 1)], "output 'out' holds the results of an earlier run; name another folder with --output"),
     ],
 )
 def test_a_folder_that_holds_something_is_left_alone(
