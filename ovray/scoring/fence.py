@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from ovray.errors import ConfigError, DataError
+from ovray.errors import DataError
 from ovray.scoring.file_locks import Attempt, Kind, is_still, local_path, try_lock, wait_for_lock
 from ovray.scoring.files import resolve
 
@@ -33,7 +33,7 @@ FENCE_NAME = "_ovray.fence"
 
 #: A rename takes milliseconds; on a network disk that hangs it may take for ever.
 TAKE_OVER_TIMEOUT_S = 60.0
-_SHUT_TIMEOUT_S = 2.0
+_REMOVE_TIMEOUT_S = 2.0
 _PAUSE_S = 0.02
 
 _LONGEST_TEXT_BYTES = 64
@@ -91,7 +91,7 @@ def take_over(folder: str, location: str) -> Fence:
         location: where it is; the caller is its only driver.
 
     Raises:
-        ConfigError: a replica of an earlier run does not get done with adding a part.
+        DataError: a replica does not get done with adding a part.
     """
     fence = Fence(folder=folder, location=location, run=uuid.uuid4().hex)
     root = local_path(location)
@@ -103,9 +103,9 @@ def take_over(folder: str, location: str) -> Fence:
     descriptor = os.open(os.path.join(root, FENCE_NAME), os.O_RDWR | os.O_CREAT, 0o666)
     try:
         if not _lock_in_time(descriptor, time.monotonic() + TAKE_OVER_TIMEOUT_S):
-            raise ConfigError(
-                f"a replica of an earlier run has been adding a part to output {folder!r} for"
-                f" {TAKE_OVER_TIMEOUT_S:g} s; nothing was started; see whether its disk answers, and try again"
+            raise DataError(
+                f"a replica has been adding a part to output {folder!r} for {TAKE_OVER_TIMEOUT_S:g} s; nothing was"
+                " changed meanwhile; see whether its disk answers; the same command again carries on"
             )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, fence.run.encode(), 0)
@@ -115,8 +115,17 @@ def take_over(folder: str, location: str) -> Fence:
     return fence
 
 
-def shut(location: str) -> None:
-    """Lets nobody's parts into a folder any more, and takes the fence's file away.
+def close(folder: str, location: str) -> None:
+    """Lets nobody's parts into a folder any more, those of replicas that were given up and yet live included.
+
+    Raises:
+        DataError: a replica does not get done with adding a part.
+    """
+    take_over(folder, location)  # by a run that has no replicas
+
+
+def remove(location: str) -> None:
+    """Takes the fence's file away, which closes it as well.
 
     Leaves the file where a replica does not get done with adding a part: the next run then waits for it.
     """
@@ -130,7 +139,7 @@ def shut(location: str) -> None:
         descriptor = os.open(path, os.O_RDWR)
         try:
             # Without the lock a part could still be added after the next run has made a fence of its own.
-            if _lock_in_time(descriptor, time.monotonic() + _SHUT_TIMEOUT_S):
+            if _lock_in_time(descriptor, time.monotonic() + _REMOVE_TIMEOUT_S):
                 os.unlink(path)
         finally:
             os.close(descriptor)

@@ -109,7 +109,8 @@ def remove_unfinished(folder: OutputFolder) -> None:
         filesystem, path = resolve(folder.location)
         for info in filesystem.get_file_info(pafs.FileSelector(path, recursive=False)):
             if info.base_name.startswith(UNFINISHED):
-                filesystem.delete_file(info.path)
+                with suppress(FileNotFoundError):  # its writer, if it lives, takes it away as well
+                    filesystem.delete_file(info.path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"unfinished parts in {folder.name!r} cannot be removed: {one_line(error)}") from error
 

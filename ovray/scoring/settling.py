@@ -10,8 +10,8 @@ from os import PathLike
 import pyarrow as pa
 
 from ovray.errors import DataError, InvariantError
+from ovray.scoring import fence
 from ovray.scoring.done_rows import Range, choose, missing, whole
-from ovray.scoring.fence import shut
 from ovray.scoring.files import one_line
 from ovray.scoring.folder_lock import hold_folder
 from ovray.scoring.job_record import RECORD_NAME
@@ -45,7 +45,7 @@ def open_folder(typed: str | PathLike[str]) -> Iterator[OutputFolder]:
                     _keep_what_is_complete(folder)
                 raise
             finally:
-                shut(folder.location)
+                fence.remove(folder.location)
     except BaseException:
         folder.remove_if_unused()
         raise
@@ -55,6 +55,7 @@ def settle_folder(folder: OutputFolder, ranges: Sequence[Range], rows: int) -> N
     """Checks that every row is in the folder once, and says so there; takes away what was lost or too late.
 
     A lost replica may have committed its chunk before its rows were cut anew: what the driver counted is right.
+    One that was given up and yet lives may be about to do so: the folder is closed before anybody looks into it.
 
     Args:
         folder: where the parts are.
@@ -68,6 +69,7 @@ def settle_folder(folder: OutputFolder, ranges: Sequence[Range], rows: int) -> N
     if choose(wanted) != wanted or missing(wanted, rows):
         raise InvariantError(f"the parts that were counted are not the {rows} rows of the data set: {wanted}")
     try:
+        fence.close(folder.name, folder.location)
         delete_parts(folder, sorted(set(list_parts(folder)) - set(wanted)))
         remove_unfinished(folder)
         gone = sorted(set(wanted) - set(whole(folder, wanted)))

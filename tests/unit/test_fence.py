@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
 
-from ovray.errors import ConfigError, DataError
+from ovray.errors import DataError
 from ovray.scoring import fence, file_locks
-from ovray.scoring.fence import FENCE_NAME, Fence, shut, take_over
+from ovray.scoring.fence import FENCE_NAME, Fence, close, remove, take_over
 from ovray.scoring.parts import PartWriter, part_name, prepare_folder
 
 SCHEMA = pa.schema({"n": pa.int64()})
@@ -72,29 +72,38 @@ def test_taking_over_waits_for_a_part_that_is_just_being_added(
     monkeypatch.setattr(fence, "_PAUSE_S", 0.0)
     run = take_over("out", str(tmp_path))
 
-    with run.passing(), pytest.raises(ConfigError, match="has been adding a part to output 'out' for 0 s"):
+    with run.passing(), pytest.raises(DataError, match="has been adding a part to output 'out' for 0 s"):
         take_over("out", str(tmp_path))
 
     take_over("out", str(tmp_path))
 
 
-def test_nothing_passes_once_the_fence_is_shut(tmp_path: Path) -> None:
+def test_nothing_passes_once_the_fence_is_remove(tmp_path: Path) -> None:
     run = take_over("out", str(tmp_path))
 
-    shut(str(tmp_path))
+    remove(str(tmp_path))
 
     assert os.listdir(tmp_path) == []
     with pytest.raises(DataError, match="was taken over"):
         pass_once(run)
 
 
+def test_nothing_passes_once_the_fence_is_closed(tmp_path: Path) -> None:
+    run = take_over("out", str(tmp_path))
+
+    close("out", str(tmp_path))
+
+    with pytest.raises(DataError, match="was taken over"):
+        pass_once(run)
+
+
 def test_a_fence_stays_while_a_part_is_being_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Else the next run would make a fence of its own and not wait for that part.
-    monkeypatch.setattr(fence, "_SHUT_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(fence, "_REMOVE_TIMEOUT_S", 0.0)
     run = take_over("out", str(tmp_path))
 
     with run.passing():
-        shut(str(tmp_path))
+        remove(str(tmp_path))
 
     assert os.listdir(tmp_path) == [FENCE_NAME]
 
@@ -106,7 +115,7 @@ def test_a_writer_that_opened_the_fence_of_a_run_that_is_over_does_not_pass(
     run = take_over("out", str(tmp_path))
 
     def end_and_begin(descriptor: int, kind: file_locks.Kind) -> file_locks.Attempt:
-        shut(str(tmp_path))
+        remove(str(tmp_path))
         take_over("out", str(tmp_path))
         return file_locks.wait_for_lock(descriptor, kind)
 
@@ -129,6 +138,6 @@ def test_where_files_cannot_be_locked_writers_look(tmp_path: Path, monkeypatch: 
         pass_once(earlier)
     pass_once(later)
 
-    shut("store://bucket")
+    remove("store://bucket")
     with pytest.raises(DataError, match="was taken over"):
         pass_once(later)

@@ -243,6 +243,19 @@ def test_what_the_driver_did_not_count_is_taken_away_at_the_end(tmp_path: Path) 
     assert names(tmp_path) == [SUCCESS_NAME, RECORD_NAME, part_name(0, 4), part_name(4, ROWS)]
 
 
+def test_a_replica_that_was_given_up_and_yet_lives_adds_nothing_after_the_end(tmp_path: Path) -> None:
+    # 1. a replica is given up with its rows written  2. others do them, and the job ends  3. it commits
+    with open_folder(tmp_path) as folder:
+        taken = take_up(folder)
+        write(taken.folder, (0, 4), (4, ROWS))
+        settle_folder(folder, [(0, 4), (4, ROWS)], ROWS)
+
+        with pytest.raises(DataError, match="was taken over"):
+            write(taken.folder, (0, ROWS))
+
+    assert names(tmp_path) == [SUCCESS_NAME, RECORD_NAME, part_name(0, 4), part_name(4, ROWS)]
+
+
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"PAR1")])
 def test_a_part_that_is_gone_or_damaged_at_the_end_is_no_success(
     tmp_path: Path, damage: Callable[[Path], object]
