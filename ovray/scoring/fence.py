@@ -38,6 +38,9 @@ _PAUSE_S = 0.02
 
 _LONGEST_TEXT_BYTES = 64
 
+#: Stands for a run that has no replicas.
+_NOBODY = "nobody"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fence:
@@ -73,6 +76,42 @@ class Fence:
         finally:
             os.close(descriptor)
 
+    def close(self) -> None:
+        """Lets no parts in any more, not those of replicas either that were given up and yet live.
+
+        Raises:
+            DataError: a replica does not get done with adding a part.
+        """
+        _name_run(self.folder, self.location, _NOBODY)
+
+    def remove(self) -> None:
+        """Takes the fence's file away, which closes it as well.
+
+        Leaves it where another run has taken over, and where a replica does not get done with adding a part: the
+        next run then waits for that.
+        """
+        with suppress(OSError, pa.ArrowException):
+            root = local_path(self.location)
+            if root is not None:
+                self._remove_locked(os.path.join(root, FENCE_NAME))
+            elif _read_stored(self.location) in self._ours:
+                filesystem, path = resolve(self.location)
+                filesystem.delete_file(_stored_path(path))
+
+    @property
+    def _ours(self) -> tuple[bytes, ...]:
+        return (self.run.encode(), _NOBODY.encode())
+
+    def _remove_locked(self, path: str) -> None:
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            # Without the lock a part could still be added after the next run has made a fence of its own.
+            is_locked = _lock_in_time(descriptor, time.monotonic() + _REMOVE_TIMEOUT_S)
+            if is_locked and os.pread(descriptor, _LONGEST_TEXT_BYTES, 0) in self._ours:
+                os.unlink(path)
+        finally:
+            os.close(descriptor)
+
     def _check(self, found: bytes) -> None:
         if found != self.run.encode():
             raise self._refusal()
@@ -94,12 +133,17 @@ def take_over(folder: str, location: str) -> Fence:
         DataError: a replica does not get done with adding a part.
     """
     fence = Fence(folder=folder, location=location, run=uuid.uuid4().hex)
+    _name_run(folder, location, fence.run)
+    return fence
+
+
+def _name_run(folder: str, location: str, run: str) -> None:
     root = local_path(location)
     if root is None:
         filesystem, path = resolve(location)
         with filesystem.open_output_stream(_stored_path(path), compression=None) as stream:
-            stream.write(fence.run.encode())
-        return fence
+            stream.write(run.encode())
+        return
     descriptor = os.open(os.path.join(root, FENCE_NAME), os.O_RDWR | os.O_CREAT, 0o666)
     try:
         if not _lock_in_time(descriptor, time.monotonic() + TAKE_OVER_TIMEOUT_S):
@@ -108,41 +152,10 @@ def take_over(folder: str, location: str) -> Fence:
                 " changed meanwhile; see whether its disk answers; the same command again carries on"
             )
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, fence.run.encode(), 0)
+        os.pwrite(descriptor, run.encode(), 0)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return fence
-
-
-def close(folder: str, location: str) -> None:
-    """Lets nobody's parts into a folder any more, those of replicas that were given up and yet live included.
-
-    Raises:
-        DataError: a replica does not get done with adding a part.
-    """
-    take_over(folder, location)  # by a run that has no replicas
-
-
-def remove(location: str) -> None:
-    """Takes the fence's file away, which closes it as well.
-
-    Leaves the file where a replica does not get done with adding a part: the next run then waits for it.
-    """
-    with suppress(OSError, pa.ArrowException):
-        root = local_path(location)
-        if root is None:
-            filesystem, path = resolve(location)
-            filesystem.delete_file(_stored_path(path))
-            return
-        path = os.path.join(root, FENCE_NAME)
-        descriptor = os.open(path, os.O_RDWR)
-        try:
-            # Without the lock a part could still be added after the next run has made a fence of its own.
-            if _lock_in_time(descriptor, time.monotonic() + _REMOVE_TIMEOUT_S):
-                os.unlink(path)
-        finally:
-            os.close(descriptor)
 
 
 def _lock_in_time(descriptor: int, end_s: float) -> bool:

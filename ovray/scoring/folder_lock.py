@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from ovray.errors import ConfigError
 from ovray.scoring.file_locks import Attempt, Kind, is_still, local_path, try_lock
 from ovray.scoring.files import one_line
-from ovray.scoring.parts import OutputFolder
+from ovray.scoring.parts import OutputFolder, prepare_folder
 
 LOCK_NAME = "_ovray.lock"
 
@@ -55,12 +55,24 @@ os.register_at_fork(after_in_child=_close_in_forked_child)
 
 
 @contextmanager
-def hold_folder(folder: OutputFolder) -> Iterator[None]:
-    """Holds an output folder while the block runs.
+def open_folder(typed: str | os.PathLike[str]) -> Iterator[OutputFolder]:
+    """Makes an output folder ready and holds it while the block runs; takes away what was made for nothing.
 
     Raises:
-        ConfigError: another driver has it, named with host and pid; or it cannot be locked.
+        ConfigError: another driver has it, named with host and pid; or it holds something else, or cannot be
+            written or locked.
     """
+    folder = prepare_folder(typed)
+    try:
+        with _held_by_us(folder):
+            yield folder
+    except BaseException:
+        folder.remove_if_unused()
+        raise
+
+
+@contextmanager
+def _held_by_us(folder: OutputFolder) -> Iterator[None]:
     root = local_path(folder.location)
     if root is None:
         yield

@@ -28,11 +28,12 @@ from ovray.scoring.chunk import Chunk, ScoringWork
 from ovray.scoring.dataset import DataSet
 from ovray.scoring.done_rows import count
 from ovray.scoring.files import find_files
+from ovray.scoring.folder_lock import open_folder
 from ovray.scoring.inspection import inspect_all, inspects_here
 from ovray.scoring.job_record import describe_job
 from ovray.scoring.report import ScoreReport
 from ovray.scoring.row_plan import RowPlan, plan_rows
-from ovray.scoring.settling import open_folder, settle_folder
+from ovray.scoring.settling import settle_folder
 from ovray.scoring.taking_up import Earlier, TakenUp, take_up
 
 #: A chunk is one part, and a replica has two in work: each may take this share of the time between two parts,
@@ -176,12 +177,12 @@ def run(
         folder = stack.enter_context(open_folder(output))
         workload = Workload(model=pack(graph), batch_rows=rows.batch_rows)
         job = describe_job(workload.model, data, rows, options.changing_results)
-        taken = take_up(folder, job, data.rows, options.earlier)
+        taken = stack.enter_context(take_up(folder, job, data.rows, options.earlier))
         plan, outcome = NOTHING_DONE
         if taken.missing:
             plan, outcome = _score(workload, rows, data, taken, options, watch)
         commits = [(commit.start, commit.stop) for commit in outcome.commits]
-        settle_folder(folder, [*taken.done, *commits], data.rows)
+        settle_folder(taken.folder, [*taken.done, *commits], data.rows)
     return _report(plan, outcome, taken, time.monotonic() - began_s)
 
 

@@ -1,54 +1,18 @@
-"""Leaves an output folder in order: when a job has all of its rows, and when it has not.
+"""Leaves an output folder in order when a job has all of its rows: checks them, and says so there.
 
-May not enter: how parts are written (parts.py), how a folder is taken up (taking_up.py).
+May not enter: how parts are written (parts.py); how a run begins, and how one ends that failed (taking_up.py).
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from os import PathLike
+from collections.abc import Sequence
 
 import pyarrow as pa
 
 from ovray.errors import DataError, InvariantError
-from ovray.scoring import fence
 from ovray.scoring.done_rows import Range, choose, missing, whole
 from ovray.scoring.files import one_line
-from ovray.scoring.folder_lock import hold_folder
-from ovray.scoring.job_record import RECORD_NAME
-from ovray.scoring.notes import delete_note, read_note, write_note
-from ovray.scoring.parts import (
-    OutputFolder,
-    delete_parts,
-    list_parts,
-    part_name,
-    prepare_folder,
-    remove_unfinished,
-)
+from ovray.scoring.notes import read_note, write_note
+from ovray.scoring.parts import OutputFolder, delete_parts, list_parts, part_name, remove_unfinished
 from ovray.scoring.taking_up import SUCCESS_NAME
-
-
-@contextmanager
-def open_folder(typed: str | PathLike[str]) -> Iterator[OutputFolder]:
-    """Makes an output folder ready and holds it; where the block fails, keeps what is complete and no more.
-
-    Raises:
-        ConfigError: it cannot be written, holds something else, or another driver has it.
-    """
-    folder = prepare_folder(typed)
-    try:
-        with hold_folder(folder):
-            try:
-                yield folder
-            except BaseException:
-                # The folder may be what failed: the error under way says so better than one from here.
-                with suppress(DataError, OSError, pa.ArrowException):
-                    _keep_what_is_complete(folder)
-                raise
-            finally:
-                fence.remove(folder.location)
-    except BaseException:
-        folder.remove_if_unused()
-        raise
 
 
 def settle_folder(folder: OutputFolder, ranges: Sequence[Range], rows: int) -> None:
@@ -69,7 +33,8 @@ def settle_folder(folder: OutputFolder, ranges: Sequence[Range], rows: int) -> N
     if choose(wanted) != wanted or missing(wanted, rows):
         raise InvariantError(f"the parts that were counted are not the {rows} rows of the data set: {wanted}")
     try:
-        fence.close(folder.name, folder.location)
+        if folder.fence is not None:
+            folder.fence.close()
         delete_parts(folder, sorted(set(list_parts(folder)) - set(wanted)))
         remove_unfinished(folder)
         gone = sorted(set(wanted) - set(whole(folder, wanted)))
@@ -83,9 +48,3 @@ def settle_folder(folder: OutputFolder, ranges: Sequence[Range], rows: int) -> N
             write_note(folder, SUCCESS_NAME, b"")
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"output {folder.name!r} cannot be checked: {one_line(error)}") from error
-
-
-def _keep_what_is_complete(folder: OutputFolder) -> None:
-    remove_unfinished(folder)
-    if not list_parts(folder):
-        delete_note(folder, RECORD_NAME)

@@ -1,20 +1,20 @@
 """Takes up an output folder at the start of a run: whose job it is, what is done, what is left to do.
 
-May not enter: how rows are scored; the end of a run (settling.py).  The order of ``take_up`` is a promise, so that
-a kill between any two steps leaves a folder that the next run understands: parts are never beside the record of
-another job than their own.
+May not enter: how rows are scored; the end of a run that has them all (settling.py).  The order of steps is a
+promise, so that a kill between any two leaves a folder that the next run understands: parts are never beside the
+record of another job than their own.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 
 import pyarrow as pa
 
 from ovray.errors import ConfigError, DataError
-from ovray.scoring import fence
 from ovray.scoring.done_rows import Range, choose, missing, whole
+from ovray.scoring.fence import take_over
 from ovray.scoring.files import one_line
 from ovray.scoring.job_record import RECORD_NAME, JobRecord
 from ovray.scoring.notes import delete_note, read_note, write_note
@@ -47,38 +47,58 @@ class TakenUp:
     missing: tuple[Range, ...]
 
 
-def take_up(folder: OutputFolder, job: JobRecord, rows: int, earlier: Earlier) -> TakenUp:
-    """Takes up a folder that this process holds (folder_lock.py).
+@contextmanager
+def take_up(folder: OutputFolder, job: JobRecord, rows: int, earlier: Earlier) -> Iterator[TakenUp]:
+    """Takes up a folder while the block runs; where that fails, keeps what is complete and no more.
 
     Args:
-        folder: as ``prepare_folder`` gave it.
+        folder: held by this process (folder_lock.py).
         job: what is to be done.
         rows: of the whole data set.
         earlier: what becomes of rows that an earlier run has done.
 
     Raises:
-        ConfigError: the folder holds rows of another job, or of one that cannot be told; nothing was changed.
+        ConfigError: the folder holds rows of another job, or of one that cannot be told; they were not touched.
         DataError: the folder cannot be read or written.
     """
     with _named_errors(folder):
-        if earlier is Earlier.KEEP and list_parts(folder):
+        if earlier is Earlier.KEEP:
             _check_same_job(folder, job)
-        taken = replace(folder, fence=fence.take_over(folder.name, folder.location))
-        if earlier is Earlier.DELETE:
-            delete_note(folder, SUCCESS_NAME)
-            delete_parts(folder, list_parts(folder))
-        if not list_parts(folder):
-            delete_note(folder, SUCCESS_NAME)
-            write_note(folder, RECORD_NAME, job.to_json())
-        remove_unfinished(folder)
-        done = _find_done(folder, rows)
-        left = missing(done, rows)
-        if left:
-            delete_note(folder, SUCCESS_NAME)
-        return TakenUp(folder=taken, done=done, missing=left)
+        admission = take_over(folder.name, folder.location)
+    try:
+        with _named_errors(folder):
+            done = _make_ready(folder, job, rows, earlier)
+        yield TakenUp(folder=replace(folder, fence=admission), done=done, missing=missing(done, rows))
+    except BaseException:
+        # The folder may be what failed: the error under way says so better than one from here.
+        with suppress(DataError, OSError, pa.ArrowException):
+            _keep_what_is_complete(folder)
+        raise
+    finally:
+        admission.remove()
+
+
+def _make_ready(folder: OutputFolder, job: JobRecord, rows: int, earlier: Earlier) -> tuple[Range, ...]:
+    """Makes a folder be of this job; returns the ranges that are done."""
+    if earlier is Earlier.DELETE:
+        delete_note(folder, SUCCESS_NAME)
+        delete_parts(folder, list_parts(folder))
+    # Once more: a part of an earlier run may have been added until the fence was taken over.
+    _check_same_job(folder, job)
+    if not list_parts(folder):
+        delete_note(folder, SUCCESS_NAME)
+        write_note(folder, RECORD_NAME, job.to_json())
+    remove_unfinished(folder)
+    done = _find_done(folder, rows)
+    if missing(done, rows):
+        delete_note(folder, SUCCESS_NAME)
+    return done
 
 
 def _check_same_job(folder: OutputFolder, job: JobRecord) -> None:
+    """Refuses to mix jobs; a record without a row binds nobody."""
+    if not list_parts(folder):
+        return
     text = read_note(folder, RECORD_NAME)
     if text is None:
         raise _refusal(folder, f"has results but no {RECORD_NAME} that says of what")
@@ -105,6 +125,12 @@ def _find_done(folder: OutputFolder, rows: int) -> tuple[Range, ...]:
     done = choose(whole(folder, within))
     delete_parts(folder, sorted(set(found) - set(done)))
     return done
+
+
+def _keep_what_is_complete(folder: OutputFolder) -> None:
+    remove_unfinished(folder)
+    if not list_parts(folder):
+        delete_note(folder, RECORD_NAME)
 
 
 @contextmanager

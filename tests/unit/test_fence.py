@@ -8,7 +8,7 @@ import pytest
 
 from ovray.errors import DataError
 from ovray.scoring import fence, file_locks
-from ovray.scoring.fence import FENCE_NAME, Fence, close, remove, take_over
+from ovray.scoring.fence import FENCE_NAME, Fence, take_over
 from ovray.scoring.parts import PartWriter, part_name, prepare_folder
 
 SCHEMA = pa.schema({"n": pa.int64()})
@@ -81,7 +81,7 @@ def test_taking_over_waits_for_a_part_that_is_just_being_added(
 def test_nothing_passes_once_the_fence_is_remove(tmp_path: Path) -> None:
     run = take_over("out", str(tmp_path))
 
-    remove(str(tmp_path))
+    run.remove()
 
     assert os.listdir(tmp_path) == []
     with pytest.raises(DataError, match="was taken over"):
@@ -91,10 +91,28 @@ def test_nothing_passes_once_the_fence_is_remove(tmp_path: Path) -> None:
 def test_nothing_passes_once_the_fence_is_closed(tmp_path: Path) -> None:
     run = take_over("out", str(tmp_path))
 
-    close("out", str(tmp_path))
+    run.close()
 
     with pytest.raises(DataError, match="was taken over"):
         pass_once(run)
+
+
+def test_a_fence_that_is_closed_goes_away_as_well(tmp_path: Path) -> None:
+    run = take_over("out", str(tmp_path))
+
+    run.close()
+    run.remove()
+    run.remove()
+
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_fence_of_a_later_run_stays(tmp_path: Path) -> None:
+    earlier, later = take_over("out", str(tmp_path)), take_over("out", str(tmp_path))
+
+    earlier.remove()
+
+    pass_once(later)
 
 
 def test_a_fence_stays_while_a_part_is_being_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +121,7 @@ def test_a_fence_stays_while_a_part_is_being_added(tmp_path: Path, monkeypatch: 
     run = take_over("out", str(tmp_path))
 
     with run.passing():
-        remove(str(tmp_path))
+        run.remove()
 
     assert os.listdir(tmp_path) == [FENCE_NAME]
 
@@ -115,7 +133,7 @@ def test_a_writer_that_opened_the_fence_of_a_run_that_is_over_does_not_pass(
     run = take_over("out", str(tmp_path))
 
     def end_and_begin(descriptor: int, kind: file_locks.Kind) -> file_locks.Attempt:
-        remove(str(tmp_path))
+        run.remove()
         take_over("out", str(tmp_path))
         return file_locks.wait_for_lock(descriptor, kind)
 
@@ -138,6 +156,9 @@ def test_where_files_cannot_be_locked_writers_look(tmp_path: Path, monkeypatch: 
         pass_once(earlier)
     pass_once(later)
 
-    remove("store://bucket")
+    earlier.remove()
+    pass_once(later)
+    later.remove()
+    assert os.listdir(tmp_path / "bucket") == []
     with pytest.raises(DataError, match="was taken over"):
         pass_once(later)
