@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test bench lint clean
 
 install: $(STAMP)
 
@@ -19,6 +19,11 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# Nothing else should run meanwhile: both sides of a ratio need every core.
+bench: install
+	$(BIN)/python -m tests.benchmarks.scheduler_cost
+	$(BIN)/python -m tests.benchmarks.scoring
 
 lint: install
 	$(BIN)/ruff check .

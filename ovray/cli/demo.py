@@ -3,10 +3,20 @@
 import tempfile
 from pathlib import Path
 
-from ovray.cli.placement_options import AddressOption, DevicesOption
+from ovray.cli.placement_options import (
+    AddressOption,
+    DevicesOption,
+    LeaseTimeoutOption,
+    ShareCoresOption,
+)
 
 
-def demo(devices: DevicesOption = "MULTI", address: AddressOption = None) -> None:
+def demo(
+    devices: DevicesOption = "MULTI",
+    share_cores: ShareCoresOption = False,
+    lease_timeout: LeaseTimeoutOption = 30.0,
+    address: AddressOption = None,
+) -> None:
     """Score 540 handwritten digits that the packaged model has never seen; print its accuracy and rows/s.
 
     Images: UCI Optical Recognition of Handwritten Digits (Alpaydin and Kaynak), CC BY 4.0.
@@ -19,7 +29,14 @@ def demo(devices: DevicesOption = "MULTI", address: AddressOption = None) -> Non
     from ovray.driver.placement import PlacementOptions
     from ovray.scoring.score import ScoreOptions, run
 
-    options = ScoreOptions(placement=PlacementOptions(devices=devices), address=address)
+    placement = PlacementOptions.parse(
+        devices=devices,
+        hint="THROUGHPUT",
+        precision=None,
+        share_cores=share_cores,
+        lease_timeout_s=lease_timeout,
+    )
+    options = ScoreOptions(placement=placement, address=address)
     with tempfile.TemporaryDirectory(prefix="ovray-demo-") as folder:
         output = str(Path(folder, "scores"))
         with display(shown=True) as watch:

@@ -64,8 +64,10 @@ def main() -> None:
                 traceback.print_exc()
             code = _explain(error)
         except KeyboardInterrupt:
-            messages.say("ovray: interrupted; what was complete is kept, the rest was taken away")
             code = _INTERRUPTED
+        # typer, too, turns an interrupt into this code, and says nothing about it.
+        if code == _INTERRUPTED:
+            messages.say("ovray: interrupted; what was complete is kept, the rest was taken away")
     sys.exit(code or 0)
 
 
@@ -90,3 +92,7 @@ def _explain(error: Exception) -> int:
 def _interrupt(number: int, frame: FrameType | None) -> Any:
     """Ends as Ctrl-C does when the job system stops us."""
     raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

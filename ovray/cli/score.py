@@ -19,9 +19,7 @@ def score(
     model: Annotated[
         str, typer.Argument(help="A model file that OpenVINO reads: .xml, .onnx, .tflite, .pb, .pdmodel.")
     ],
-    inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Parquet and CSV files, folders, globs or URLs.")
-    ],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Data files, folders, globs or URLs.")],
     output: Annotated[
         str,
         typer.Option("--output", "-o", help="Folder for the results; the same command again carries on there."),

@@ -81,8 +81,13 @@ class Health:
 
     def watch(self, replica: Replica) -> None:
         """Look after a replica that holds work."""
-        if replica.outstanding and not replica.is_stalled and replica.id not in self._looks:
-            self._looks.set(replica.id, replica.heard_s + self._patience_s(replica))
+        if not replica.outstanding or replica.is_stalled:
+            return
+        silent_s = replica.heard_s + self._patience_s(replica)
+        planned_s = self._looks.key_of(replica.id)
+        # A look that comes too early is put off then; so most calls change nothing.
+        if planned_s is None or silent_s < planned_s:
+            self._looks.set(replica.id, silent_s)
 
     def wake(self) -> tuple[list[Command], list[Replica]]:
         """Act on what is due; return the commands and the replicas found silent."""
@@ -124,7 +129,7 @@ class Health:
     def _patience_s(self, replica: Replica) -> float:
         """Return how long a replica may be silent with what it holds."""
         rate = replica.rate.rows_per_s
-        if rate is None:
+        if rate is None or not replica.rate.is_proven:
             return self._settings.stalled_after_unknown_s
         chunk_rows = next((dispatch.work.rows for dispatch in replica.chunks.values()), 0)
         request_rows = next((dispatch.work.rows for dispatch in replica.requests.values()), 0) * replica.nireq

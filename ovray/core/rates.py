@@ -8,7 +8,7 @@ May not enter: clocks; which replica is meant; what the rate is used for.
 #: What each completion leaves of the weight of those before it: five or six completions count.
 _KEPT_WEIGHT = 0.7
 
-#: One observation is taken as at most this many times slower than expected: a pause of a minute must not
+#: One observation is taken as at most this many times longer than expected: a pause of a minute must not
 #: make a replica look a thousand times slower for its next twenty completions.
 _SLOWEST_BELIEVED = 4.0
 
@@ -34,7 +34,9 @@ class RateEstimate:
     def observe(self, rows: int, busy_s: float) -> None:
         """Take in that ``rows`` more rows came back after ``busy_s`` more seconds of work."""
         if self.rows_per_s is not None:
-            busy_s = min(busy_s, _SLOWEST_BELIEVED * rows / self.rows_per_s)
+            # The first answer of a batch brings the time of the whole batch: as long as the last one is no pause.
+            expected_s = max(rows / self.rows_per_s, self._batch_busy_s)
+            busy_s = min(busy_s, _SLOWEST_BELIEVED * expected_s)
         if busy_s > _SAME_BATCH_SHARE * self._batch_busy_s:
             self._fade(busy_s)
         self._batch_rows += rows

@@ -29,7 +29,7 @@ class SchedulerSettings:
     stalled_after_times: float = 5.0
     #: ... and for at least this long ...
     stalled_after_min_s: float = 2.0
-    #: ... or for this long where no rate is known yet.
+    #: ... or for this long where it has not done any work yet: a warm-up did not open a file.
     stalled_after_unknown_s: float = 60.0
     #: Rows of a replica's first chunk where its rate is unknown: at a second a row still a short one.
     first_chunk_rows: int = 16

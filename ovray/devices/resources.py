@@ -13,11 +13,16 @@ from ovray.devices.selection import Site, sites_of
 from ovray.errors import ConfigError
 
 
+class CpusTakenError(ConfigError):
+    """Ray has the CPUs that a plan claims, but others hold them for now."""
+
+
 def check_resources(plan: Plan, hosts: Sequence[Host]) -> None:
     """Checks that every node has as many free CPUs in Ray's books as the plan claims there.
 
     Raises:
-        ConfigError: a node has too few; the message says how many are missing, why, and who has some free.
+        CpusTakenError: a node has too few free for now; the message says who has some.
+        ConfigError: a node has too few, and always will.
     """
     claimed = Counter[str]()
     for replica in plan.replicas:
@@ -28,7 +33,8 @@ def check_resources(plan: Plan, hosts: Sequence[Host]) -> None:
         reasons = "; ".join(_reason(site, claimed[site.name]) for site in short)
         others = [f"{site.name} ({_free(site) - claimed[site.name]:g})" for site in sites if _spare(site, claimed)]
         elsewhere = f"; free CPUs are left on {', '.join(others)}" if others else "; no other node has CPUs left"
-        raise ConfigError(
+        will_do = all(claimed[site.name] <= site.host.resources.get("CPU", 0.0) for site in short)
+        raise (CpusTakenError if will_do else ConfigError)(
             f"Ray has not enough CPUs for this plan: {reasons}{elsewhere}; nothing was started; claim fewer "
             f"(--devices 'CPU@CPUS' or '-CPU'), or share cores (--share-cores), which claims none"
         )

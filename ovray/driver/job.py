@@ -134,8 +134,7 @@ class JobDriver:
                 watch(self._progress(rows_total))
             self._settle()
         finally:
-            for replica in self._specs:
-                self._transport.stop(replica)
+            self._transport.close()
         if isinstance(self._ended, commands.FailJob):
             raise DataError(self._ended.message)
         run_s = self._last_commit_s - self._first_ready_s if self._first_ready_s is not None else 0.0

@@ -4,6 +4,7 @@ May not enter: starting anything, connecting to Ray.  What entries mean and whic
 """
 
 import os
+import time
 from dataclasses import dataclass, replace
 
 from ovray.devices.grammar import parse
@@ -11,8 +12,11 @@ from ovray.devices.inventory import ClusterProbe
 from ovray.devices.plan import PlanOptions, make_plan
 from ovray.devices.probe import probe_cluster, recorded_sysfs_root
 from ovray.devices.records import CoreSharing, Hint, Plan
-from ovray.devices.resources import check_resources
+from ovray.devices.resources import CpusTakenError, check_resources
 from ovray.errors import ConfigError
+
+#: Between looks at a cluster whose CPUs others hold; a look takes about as long.
+LOOK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +35,13 @@ class PlacementOptions:
     def parse(
         cls, *, devices: str, hint: str, precision: str | None, share_cores: bool, lease_timeout_s: float
     ) -> "PlacementOptions":
-        """Reads what callers type.
+        """Reads what callers type, so that a slip of the pen is told before anything is asked or started.
 
         Raises:
-            ConfigError: there is no such hint, or the time is below zero.
+            ConfigError: the device string is wrong, there is no such hint or precision, or the time is below zero.
         """
+        parse(devices)
+        PlanOptions(precision=precision)  # refuses one that there is not
         if hint.upper() not in Hint.__members__:
             raise ConfigError(
                 f"hint {hint!r} is unknown; legal are {', '.join(Hint.__members__)}; nothing was started"
@@ -70,10 +76,17 @@ def place(options: PlacementOptions) -> Plan:
     """Lays out replicas that can be started now, over the cluster that this process is connected to.
 
     Raises:
-        ConfigError: as ``lay_out``; or Ray has too few CPUs free.
+        ConfigError: as ``lay_out``; or Ray has too few CPUs, or none of them became free within the lease timeout.
     """
-    parse(options.devices)  # a slip of the pen is told before anything is asked
-    found = probe_cluster(sysfs_root=recorded_sysfs_root(os.environ))
-    plan = lay_out(options, found)
-    check_resources(plan, found.hosts)
-    return plan
+    end_s = time.monotonic() + options.lease_timeout_s
+    while True:
+        found = probe_cluster(sysfs_root=recorded_sysfs_root(os.environ))
+        plan = lay_out(options, found)
+        try:
+            check_resources(plan, found.hosts)
+        except CpusTakenError as error:
+            if time.monotonic() >= end_s:
+                raise CpusTakenError(f"{error}; waited {options.lease_timeout_s:g} s (--lease-timeout)") from error
+            time.sleep(LOOK_AGAIN_S)
+        else:
+            return plan

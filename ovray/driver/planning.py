@@ -14,7 +14,6 @@ from pathlib import Path
 import openvino as ov
 
 from ovray.core.ids import ReplicaId
-from ovray.devices.grammar import parse
 from ovray.devices.inventory import ClusterProbe
 from ovray.devices.probe import probe_cluster, probe_local_host, recorded_sysfs_root
 from ovray.devices.records import Measurement, Plan
@@ -71,7 +70,6 @@ def plan(  # noqa: PLR0913 (the public face: every option has its name)
         share_cores=share_cores,
         lease_timeout_s=lease_timeout_s,
     )
-    parse(devices)  # a slip of the pen is told before anything is asked
     if model is None:
         return _only_placed(options, address)
     workload = Workload(model=pack(_with_closed_shapes(with_plain_types(read_model(model)))), batch_rows=1)
@@ -120,8 +118,7 @@ def _measured(laid_out: Plan, workload: Workload, options: PlacementOptions) -> 
             transport.start(spec, compile_properties(spec, {}))
         measurements, failures = _wait_for_all(inbox, len(laid_out.replicas))
     finally:
-        for spec in laid_out.replicas:
-            transport.stop(spec.id)
+        transport.close()
     if not measurements:
         reasons = "; ".join(f"{replica}: {error}" for replica, error in failures.items())
         raise ConfigError(f"no device can run the model: {reasons}")

@@ -6,12 +6,16 @@ May not enter: replicas, work.  Ends only the Ray that it started itself.
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
+import psutil
 import ray
+from ray._private.authentication.authentication_token_setup import (
+    maybe_enable_token_auth_if_token_available,
+)
 from ray._private.services import canonicalize_bootstrap_address
 
 from ovray.errors import ConfigError
@@ -136,20 +140,52 @@ def _answers(head: str) -> bool:
 
 
 def _connect(head: str) -> None:
+    if _is_here(head):
+        # As Ray does for a cluster that it finds by itself.  A token is not sent to another host unless the user
+        # says so with RAY_AUTH_MODE.
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     try:
         ray.init(address=head, log_to_driver=False, logging_level=logging.ERROR)
     except (ray.exceptions.RayError, RuntimeError, ConnectionError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"the Ray at {head!r} cannot be used: {first_line}") from error
+        raise ConfigError(f"the Ray at {head!r} cannot be used: {_reason(error)}") from error
+
+
+def _is_here(head: str) -> bool:
+    """Says whether an address is one of this machine's own."""
+    own = {address.address for addresses in psutil.net_if_addrs().values() for address in addresses}
+    return head.rpartition(":")[0].strip("[]") in own
+
+
+def _reason(error: BaseException) -> str:
+    told = str(error)
+    while error.__cause__ is not None:
+        error = error.__cause__
+        told = f"{told}\n{error}"
+    if "InvalidAuthToken" in told:
+        return (
+            "it asks for a token, and the one given here is missing or wrong; put the cluster's token into"
+            " ~/.ray/auth_token and set RAY_AUTH_MODE=token"
+        )
+    return told.strip().splitlines()[0] if told.strip() else type(error).__name__
 
 
 def _start_local() -> RaySession:
-    before = {name: os.environ.get(name) for name in _LOCAL_ENVIRONMENT}
-    os.environ.update({name: value for name, value in _LOCAL_ENVIRONMENT.items() if before[name] is None})
-    try:
+    defaults = {name: value for name, value in _LOCAL_ENVIRONMENT.items() if name not in os.environ}
+    with _environment(defaults):
         ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    return RaySession(origin=Origin.LOCAL, address="local")
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables while the block runs."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
     finally:
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
-    return RaySession(origin=Origin.LOCAL, address="local")
+            else:
+                os.environ[name] = value

@@ -4,11 +4,14 @@ May not enter: decisions, the scheduler.  Answers arrive as messages.py in the i
 """
 
 import queue
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 import ray
+from ray._private.state import available_resources_per_node, total_resources_per_node
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -30,6 +33,13 @@ from ovray.replica.orphans import this_process
 from ovray.replica.workload import Work, Workload
 
 Inbox = queue.SimpleQueue[Message]
+
+#: How long replicas that are told to go may take to say that their cores are free; they need milliseconds.
+LET_GO_TIMEOUT_S = 2.0
+
+#: How long Ray may take to have the CPUs of ended replicas back in its books; mostly it takes a tenth of a second.
+RELEASE_TIMEOUT_S = 5.0
+_RELEASE_POLL_S = 0.02
 
 
 class Transport(Protocol):
@@ -56,6 +66,10 @@ class Transport(Protocol):
         """Ends the process of a replica."""
         ...
 
+    def close(self) -> None:
+        """Ends every replica that is left; unlike the others, waits until what they held is free."""
+        ...
+
 
 class RayTransport:
     """Is ``Transport`` by Ray actor calls.
@@ -78,6 +92,10 @@ class RayTransport:
         self._workload: Any = None
         self._work: Any = None
         self._actors: dict[ReplicaId, Any] = {}
+        #: Those of ``_actors`` that have started, and so may hold cores and have time to listen.
+        self._started: set[ReplicaId] = set()
+        #: Where each of ``_actors`` runs, and how many of Ray's CPUs it holds there.
+        self._claims: dict[ReplicaId, tuple[str, int]] = {}
         #: References whose answer is still to come.  Ray may crash the driver when one is dropped before.
         self._pending: dict[Future[Any], Any] = {}
 
@@ -92,10 +110,12 @@ class RayTransport:
             scheduling_strategy=NodeAffinitySchedulingStrategy(spec.node_id, soft=False),
         ).remote(spec, self._owner, self._lease_timeout_s, self._driver)
         self._actors[spec.id] = actor
+        self._claims[spec.id] = (spec.node_id, spec.ray_num_cpus)
 
         def on_answer(answer: Future[Any]) -> None:
             error = _error_of(answer)
             if error is None:
+                self._started.add(spec.id)
                 self._inbox.put(Started(replica=spec.id, report=answer.result()))
             else:
                 self._inbox.put(StartFailed(replica=spec.id, error=error))
@@ -136,6 +156,22 @@ class RayTransport:
         if actor is not None:
             ray.kill(actor, no_restart=True)
 
+    def close(self) -> None:
+        # Whoever starts replicas next asks which cores are leased and which CPUs Ray has free: those of a process
+        # that is still ending would be missing.
+        told = [self._actors[replica].let_go.remote() for replica in self._actors if replica in self._started]
+        if told:
+            ray.wait(told, num_returns=len(told), timeout=LET_GO_TIMEOUT_S)
+        wanted = Counter(_free_cpus())
+        for replica in list(self._actors):
+            node_id, cpus = self._claims[replica]
+            wanted[node_id] += cpus
+            self.stop(replica)
+        wanted &= Counter(_all_cpus())  # what was free is old news by up to a tenth of a second
+        end_s = time.monotonic() + RELEASE_TIMEOUT_S
+        while not wanted <= Counter(_free_cpus()) and time.monotonic() < end_s:
+            time.sleep(_RELEASE_POLL_S)
+
     def _watch(self, reference: Any, on_answer: Callable[[Future[Any]], None]) -> None:
         answer: Future[Any] = reference.future()
         self._pending[answer] = reference
@@ -145,6 +181,17 @@ class RayTransport:
             self._pending.pop(finished, None)
 
         answer.add_done_callback(finish)
+
+
+def _free_cpus() -> dict[str, int]:
+    """Returns the CPUs that nobody has claimed, in whole ones, by Ray's node id."""
+    books: dict[str, dict[str, float]] = available_resources_per_node()  # type: ignore[no-untyped-call]
+    return {node_id: int(resources.get("CPU", 0.0)) for node_id, resources in books.items()}
+
+
+def _all_cpus() -> dict[str, int]:
+    books: dict[str, dict[str, float]] = total_resources_per_node()  # type: ignore[no-untyped-call]
+    return {node_id: int(resources.get("CPU", 0.0)) for node_id, resources in books.items()}
 
 
 def _error_of(answer: Future[Any]) -> Exception | None:

@@ -112,6 +112,12 @@ class Replica:
         engine.start(engine.acquire(), 1, answer)
         answered.result()
 
+    @ray.method(concurrency_group="control")
+    def let_go(self) -> None:
+        """Gives the cores back, just before this process is ended: it may take a while to be gone."""
+        if self._lease is not None:
+            self._lease.release()
+
     def _started_engine(self) -> Engine:
         if self._engine is None:
             raise ReplicaError(f"replica {self._spec.id} was given work before it was started")
@@ -126,7 +132,7 @@ class Replica:
     def _take_cores(self) -> str | None:
         if not self._spec.cpus or self._spec.sharing is CoreSharing.SHARED:
             return self._spec.memory_policy
-        # The process holds the lease to its end, however that comes.
+        # The process holds the lease until it is told to go, or to its end, however that comes.
         self._lease = CoreLeases().acquire(
             (*self._spec.cores, *self._spec.cpus), self._owner, self._lease_timeout_s
         )

@@ -5,11 +5,12 @@ May not enter: open files, rows, models.  Files are looked into by inputs.py, ro
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from enum import Enum, auto
 
 import pyarrow as pa
 
 from ovray.errors import ConfigError
-from ovray.scoring.csv_files import common_type
+from ovray.scoring.guessed_types import common_text_type, common_type
 from ovray.scoring.records import Format, InputFile, Slice
 
 
@@ -112,21 +113,45 @@ def _common_field(known: pa.Field, known_from: InputFile, field: pa.Field, file:
         merged = field
     elif _are_same_categories(known.type, field.type):
         merged = max(known, field, key=lambda one: one.type.index_type.bit_width)
-    elif known_from.ref.format is file.ref.format is Format.CSV:
-        merged = known.with_type(common_type(known.type, field.type))
-    elif known_from.ref.format is not file.ref.format:
-        # The types of CSV are guesses, those of Parquet are not: whole numbers may turn out to be meant as others.
-        of_csv, of_parquet = (known, field) if known_from.ref.format is Format.CSV else (field, known)
-        is_guess = pa.types.is_integer(of_csv.type) and pa.types.is_floating(of_parquet.type)
-        merged = of_parquet if is_guess else None
     else:
-        merged = None
+        kind = _reconciled((known.type, _origin(known_from, field.name)), (field.type, _origin(file, field.name)))
+        merged = None if kind is None else known.with_type(kind)
     if merged is None:
         raise ConfigError(
             f"column {known.name!r} is {known.type} in {known_from.ref.name!r} but {field.type} in"
             f" {file.ref.name!r}; it needs one type in all input files: score them apart, or mend one"
         )
     return merged.with_nullable(known.nullable or field.nullable)
+
+
+class _Origin(Enum):
+    """Says how a file gives the type of a column."""
+
+    STATED = auto()
+    #: Guessed from text that can also be read as text.
+    TEXT = auto()
+    #: Guessed from values that are numbers or text to begin with.
+    VALUES = auto()
+
+
+def _origin(file: InputFile, column: str) -> _Origin:
+    if file.ref.format is Format.CSV or any(column == one.column for one in file.ref.partitions):
+        return _Origin.TEXT
+    return _Origin.VALUES if file.ref.format is Format.JSON_LINES else _Origin.STATED
+
+
+def _reconciled(one: tuple[pa.DataType, _Origin], other: tuple[pa.DataType, _Origin]) -> pa.DataType | None:
+    """Return the type for values of which two files say different things; ``None`` if there is none."""
+    origins = {one[1], other[1]}
+    if origins == {_Origin.TEXT}:
+        return common_text_type(one[0], other[0])
+    if _Origin.STATED not in origins:
+        return common_type(one[0], other[0])
+    if origins == {_Origin.STATED}:
+        return None
+    # Whole numbers may turn out to be meant as others.
+    (stated, _), (guessed, _) = sorted((one, other), key=lambda said: said[1] is not _Origin.STATED)
+    return stated if pa.types.is_integer(guessed) and pa.types.is_floating(stated) else None
 
 
 def _are_same_categories(one: pa.DataType, other: pa.DataType) -> bool:

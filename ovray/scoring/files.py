@@ -1,7 +1,8 @@
 """Finds the input files that a caller means, and opens them: paths, folders, globs, URLs.
 
 Order is a promise: inputs as given, the files of a folder or glob by name.  Below folders and wildcards, names
-that begin with ``_`` or ``.`` are not data, and files of other formats are passed over.
+that begin with ``_`` or ``.`` are not data.  Files of other formats are passed over there, and texts beside
+tables, which are notes about them.
 May not enter: what the files hold.
 """
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from ovray.errors import ConfigError
+from ovray.scoring.partitions import partitions_of
 from ovray.scoring.records import FileRef, Format
 
 _WILDCARDS = frozenset("*?[")
@@ -30,7 +32,7 @@ def find_files(inputs: Sequence[str | os.PathLike[str]]) -> tuple[FileRef, ...]:
     if isinstance(inputs, (str, os.PathLike)):
         inputs = [inputs]
     if not inputs:
-        raise ConfigError("no input was given: name at least one Parquet or CSV file, folder, glob or URL")
+        raise ConfigError("no input was given: name at least one file, folder, glob or URL")
     return tuple(ref for given in inputs for ref in _find_one(os.fspath(given)))
 
 
@@ -43,7 +45,7 @@ def open_file(ref: FileRef) -> pa.NativeFile:
 def open_stream(ref: FileRef) -> pa.NativeFile:
     """Open a file for reading from its start; unpacked, where its name ends in ``.gz``."""
     filesystem, path = resolve(ref.location)
-    return filesystem.open_input_stream(path)
+    return filesystem.open_input_stream(path, compression="gzip" if ref.is_packed else None)
 
 
 def file_info(ref: FileRef) -> pafs.FileInfo:
@@ -91,7 +93,8 @@ class _Place:
         location = (
             _join(self._root, quote(below)) + self._options if is_url(self._root) else _join(self._root, below)
         )
-        return FileRef(name=_join(self._shown_root, below), location=location, format=known)
+        name = _join(self._shown_root, below)
+        return FileRef(name=name, location=location, format=known, partitions=partitions_of(name))
 
     def kind(self) -> pafs.FileType:
         return self.filesystem.get_file_info(self.path).type
@@ -158,7 +161,8 @@ def _only_data(place: _Place, paths: list[str], if_none: str) -> list[FileRef]:
             f"input {place.typed!r} holds no file that ovray reads ({_endings()});"
             f" there is: {', '.join(names[:_NAMES_SHOWN])}{more}"
         )
-    return refs
+    tables = [ref for ref in refs if ref.format is not Format.TEXT]
+    return tables or refs
 
 
 def _split_at_wildcard(typed: str) -> tuple[str, tuple[str, ...]]:
@@ -184,4 +188,4 @@ def _join(root: str, below: str) -> str:
 
 
 def _endings() -> str:
-    return ", ".join(ending for known in Format for ending in known.value)
+    return ", ".join(ending for known in Format for ending in known.endings)

@@ -1,47 +1,41 @@
 """Looks into input files before anything starts: is each whole, what does it hold, where can reading begin.
 
 Formats meet here: a new one is a module with an ``inspect`` and a ``RowSource``, and a line in ``_inspect`` and in
-``open_rows``.  Runs on any host, so that the files of a large data set are looked into in parallel.
+``_open``.  Runs on any host, so that the files of a large data set are looked into in parallel.
 """
 
-from collections.abc import Iterator
-from typing import Protocol
+from functools import partial
 
 import pyarrow as pa
 
 from ovray.errors import ConfigError
-from ovray.scoring.csv_files import CsvRows, inspect_csv
+from ovray.scoring.arrow_files import ArrowRows, inspect_arrow
+from ovray.scoring.csv_files import inspect_csv, open_csv
 from ovray.scoring.files import one_line
+from ovray.scoring.json_lines import inspect_json_lines, open_json_lines
+from ovray.scoring.numpy_files import NumpyRows, inspect_numpy
 from ovray.scoring.parquet import ParquetRows, inspect_parquet
-from ovray.scoring.records import Block, FileRef, Format, InputFile
-
-
-class RowSource(Protocol):
-    """Reads rows of one open file; every format has one."""
-
-    def read(self, block: Block, start: int, stop: int) -> Iterator[pa.RecordBatch]:
-        """Yield rows ``start`` to ``stop``, counted from the block's first row, in order, in bounded batches."""
-
-    def close(self) -> None:
-        """Let go of the file."""
+from ovray.scoring.partitions import PartitionedRows, with_partitions
+from ovray.scoring.records import FileRef, Format, InputFile, RowSource
+from ovray.scoring.text_lines import inspect_text_lines, open_text_lines
 
 
 def inspect(ref: FileRef, *, rows_wanted: int | None = None) -> InputFile:
-    """Return what a file holds: Parquet by its footer, CSV by one pass over its text in bounded memory.
+    """Return what a file holds: by its footer or header, or text by one pass over it in bounded memory.
 
     Args:
         ref: The file, as ``find_files`` found it.
-        rows_wanted: No more rows than this will be read; a CSV file is then looked into only so far.
+        rows_wanted: No more rows than this will be read; text is then looked into only so far.
 
     Raises:
         ConfigError: The file cannot be opened, is damaged or holds no rows; the message names it.
     """
     try:
-        found = _inspect(ref, rows_wanted)
+        found = with_partitions(_inspect(ref, rows_wanted))
     except (OSError, pa.ArrowException) as error:
-        kind = ref.format.name.capitalize() if ref.format is Format.PARQUET else ref.format.name
         raise ConfigError(
-            f"{ref.name!r} cannot be read as {kind}: {one_line(error)}; replace the file or leave it out"
+            f"{ref.name!r} cannot be read as {ref.format.title}: {one_line(error)}; replace the file or"
+            " leave it out"
         ) from error
     if not found.rows:
         raise ConfigError(f"{ref.name!r} is empty: it holds no rows; leave the file out")
@@ -53,13 +47,40 @@ def inspect(ref: FileRef, *, rows_wanted: int | None = None) -> InputFile:
 
 
 def _inspect(ref: FileRef, rows_wanted: int | None) -> InputFile:
-    if ref.format is Format.PARQUET:
-        return inspect_parquet(ref)
-    return inspect_csv(ref, rows_wanted=rows_wanted)
+    match ref.format:
+        case Format.PARQUET:
+            return inspect_parquet(ref)
+        case Format.CSV:
+            return inspect_csv(ref, rows_wanted=rows_wanted)
+        case Format.JSON_LINES:
+            return inspect_json_lines(ref, rows_wanted=rows_wanted)
+        case Format.ARROW:
+            return inspect_arrow(ref)
+        case Format.NPY | Format.NPZ:
+            return inspect_numpy(ref)
+        case Format.TEXT:
+            return inspect_text_lines(ref, rows_wanted=rows_wanted)
 
 
 def open_rows(ref: FileRef, schema: pa.Schema, *, rows_per_batch: int) -> RowSource:
-    """Open a file for reading the columns of ``schema``; CSV cells become its types."""
-    if ref.format is Format.PARQUET:
-        return ParquetRows(ref, schema.names, rows_per_batch=rows_per_batch)
-    return CsvRows(ref, schema, rows_per_batch=rows_per_batch)
+    """Open a file that was looked into for reading the columns of ``schema``; guessed types become those."""
+    open_own = partial(_open, ref, rows_per_batch=rows_per_batch)
+    if not ref.partitions:
+        return open_own(schema)
+    return PartitionedRows(ref.partitions, schema, open_own, rows_per_batch=rows_per_batch)
+
+
+def _open(ref: FileRef, schema: pa.Schema, *, rows_per_batch: int) -> RowSource:
+    match ref.format:
+        case Format.PARQUET:
+            return ParquetRows(ref, schema.names, rows_per_batch=rows_per_batch)
+        case Format.CSV:
+            return open_csv(ref, schema, rows_per_batch=rows_per_batch)
+        case Format.JSON_LINES:
+            return open_json_lines(ref, schema, rows_per_batch=rows_per_batch)
+        case Format.ARROW:
+            return ArrowRows(ref, schema.names, rows_per_batch=rows_per_batch)
+        case Format.NPY | Format.NPZ:
+            return NumpyRows(ref, schema.names, rows_per_batch=rows_per_batch)
+        case Format.TEXT:
+            return open_text_lines(ref, rows_per_batch=rows_per_batch)

@@ -14,11 +14,11 @@ from ray.exceptions import RayTaskError
 from ovray.errors import ConfigError, DataError
 from ovray.scoring.files import file_info
 from ovray.scoring.inputs import inspect
-from ovray.scoring.records import FileRef, Format, InputFile
+from ovray.scoring.records import FileRef, InputFile
 
 #: Starting a Ray worker takes as long as reading so many footers here, or so much text.
 FILES_HERE = 256
-CSV_BYTES_HERE = 256 * 1024 * 1024
+PASSED_BYTES_HERE = 256 * 1024 * 1024
 
 #: Threads hide the latency of object stores.
 THREADS = 16
@@ -34,8 +34,8 @@ def inspects_here(files: Sequence[FileRef]) -> bool:
     """Says whether the files are looked into by this process, so that no Ray is needed for it yet."""
     if len(files) > FILES_HERE:
         return False
-    texts = [ref for ref in files if ref.format is Format.CSV]
-    return sum(file_info(ref).size or 0 for ref in texts) <= CSV_BYTES_HERE
+    passed = [ref for ref in files if ref.format.takes_a_pass]
+    return sum(file_info(ref).size or 0 for ref in passed) <= PASSED_BYTES_HERE
 
 
 def inspect_all(files: Sequence[FileRef], *, rows_wanted: int | None) -> list[InputFile]:

@@ -83,10 +83,14 @@ def prepare_folder(typed: str | os.PathLike[str]) -> OutputFolder:
     Raises ConfigError where it holds what ovray did not put there, or cannot be written.
     """
     name = os.fspath(typed)
+    if not name:
+        raise ConfigError("the output has no name: give the folder for the results with --output")
     location = name if is_url(name) else os.path.abspath(os.path.expanduser(name))
     made: tuple[str, ...] = ()
     try:
         filesystem, path = resolve(location)
+        if isinstance(filesystem, pafs.LocalFileSystem):
+            location = path  # file:// is a folder like any other: it is made, and taken away where unused
         info = filesystem.get_file_info(path)
         if info.type not in (pafs.FileType.NotFound, pafs.FileType.Directory):
             raise ConfigError(f"output {name!r} is a file; name a folder with --output")

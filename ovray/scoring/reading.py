@@ -11,8 +11,8 @@ import pyarrow as pa
 from ovray.errors import ConfigError, DataError
 from ovray.scoring.dataset import DataSet
 from ovray.scoring.files import file_info, one_line
-from ovray.scoring.inputs import RowSource, open_rows
-from ovray.scoring.records import FileRef, Rows, Slice
+from ovray.scoring.inputs import open_rows
+from ovray.scoring.records import FileRef, Rows, RowSource, Slice
 
 #: Rows that show what a column holds: enough to see lists of different lengths, few enough for rows of images.
 _SAMPLE_ROWS = 16

@@ -1,25 +1,49 @@
 """What the rooms of scoring say to each other about data: files, blocks, slices, rows.
 
 Plain frozen records that travel between driver and replicas.  May not enter: ray, openvino, open files.
-Who fills them: files.py (which files), parquet.py and csv_files.py (what is in them), dataset.py (all as one).
+Who fills them: files.py (which files), inputs.py and its formats (what is in them), dataset.py (all as one).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 import pyarrow as pa
 
 
 class Format(Enum):
-    """Names a file format and the endings of names by which it is known."""
+    """Names a file format, as messages do, and the endings of names by which it is known."""
 
-    PARQUET = (".parquet", ".pq")
-    CSV = (".csv", ".csv.gz")
+    PARQUET = ("Parquet", (".parquet", ".pq"))
+    CSV = ("CSV", (".csv", ".csv.gz"))
+    JSON_LINES = ("JSON Lines", (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"))
+    ARROW = ("Arrow", (".arrow", ".arrows", ".feather", ".ipc"))
+    NPY = ("NumPy", (".npy",))
+    NPZ = ("NumPy", (".npz",))
+    TEXT = ("text", (".txt", ".txt.gz"))
+
+    def __init__(self, title: str, endings: tuple[str, ...]) -> None:
+        self.title = title
+        self.endings = endings
 
     @classmethod
     def of_name(cls, name: str) -> "Format | None":
         """Return the format of a file of that name; ``None`` if ovray reads no such files."""
-        return next((known for known in cls if name.lower().endswith(known.value)), None)
+        return next((known for known in cls if name.lower().endswith(known.endings)), None)
+
+    @property
+    def takes_a_pass(self) -> bool:
+        """Whether all of a file is gone through to find out what it holds."""
+        return self in (Format.CSV, Format.JSON_LINES, Format.TEXT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """Says which value a column has in all rows of a file, as the name of a folder has it."""
+
+    column: str
+    value: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,19 +55,27 @@ class FileRef:
     #: What any host opens: an absolute path, or a URL that pyarrow knows.
     location: str
     format: Format
+    #: Columns that the names of its folders give; once it was looked into, only those that it lacks itself.
+    partitions: tuple[Partition, ...] = ()
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the file is unpacked while it is read."""
+        return self.name.lower().endswith(".gz")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """Describes a piece of a file where reading can begin without what stands before it.
 
-    A row group of a Parquet file; a run of whole records of a CSV file.
+    A row group of a Parquet file; a record batch of Arrow; an array from its first row to its last; a run of whole
+    records of a file of text.
     """
 
     #: Counted from 0 within the file.
     first_row: int
     rows: int
-    #: Number of the row group, or the offset in (unpacked) bytes at which the records of a CSV block begin.
+    #: Number of the row group or record batch; for text the offset in (unpacked) bytes at which the block begins.
     position: int
     size_bytes: int
 
@@ -53,7 +85,7 @@ class InputFile:
     """Says what one file was found to hold when it was inspected."""
 
     ref: FileRef
-    #: For CSV: the types that hold every value of the file.
+    #: Where a format states no types: those that hold every value of the file.
     schema: pa.Schema
     rows: int
     #: In order, without gaps, at least one.
@@ -73,6 +105,16 @@ class Slice:
     blocks: tuple[Block, ...]
     #: The file's size when it was inspected: another size now means that the rows are no longer the same.
     size_bytes: int
+
+
+class RowSource(Protocol):
+    """Reads rows of one open file; every format has one."""
+
+    def read(self, block: Block, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+        """Yield rows ``start`` to ``stop``, counted from the block's first row, in order, in bounded batches."""
+
+    def close(self) -> None:
+        """Let go of the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

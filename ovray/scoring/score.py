@@ -85,7 +85,7 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
     output: PathOrUrl,
     devices: str = "MULTI",
     input: str | Sequence[str] = (),
-    keep: Sequence[str] | None = None,
+    keep: str | Sequence[str] | None = None,
     hint: str = "THROUGHPUT",
     batch_size: BatchSize = "auto",
     config: Mapping[str, str] | None = None,
@@ -104,7 +104,7 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
 
     Args:
         model: a file that OpenVINO reads, or a model in memory.
-        inputs: Parquet and CSV files, folders, globs and URLs that pyarrow opens; their rows count in this order.
+        inputs: data files, folders, globs and URLs that pyarrow opens; their rows count in this order.
         output: the folder for the results; new, empty, or with results of this same job.
         devices: device string; ``MULTI`` is every device of the cluster.
         input: which column feeds which input: ``"COL"``, ``"NAME=COL"``, ``"pixel_*"``.
@@ -137,7 +137,7 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
     """
     options = ScoreOptions(
         inputs=(input,) if isinstance(input, str) else tuple(input),
-        keep=None if keep is None else tuple(keep),
+        keep=(keep,) if isinstance(keep, str) else None if keep is None else tuple(keep),
         batch_size=batch_size,
         config=config or {},
         limit=limit,
@@ -187,10 +187,10 @@ def run(
 
 
 def _check_numbers(options: ScoreOptions) -> None:
-    if options.limit is not None and options.limit < 1:
-        raise ConfigError(f"--limit {options.limit}: give 1 or more, or leave it out for all rows")
-    if options.batch_size != "auto" and options.batch_size < 1:
-        raise ConfigError(f"--batch-size {options.batch_size}: give 1 or more, or auto")
+    if options.limit is not None and (not isinstance(options.limit, int) or options.limit < 1):
+        raise ConfigError(f"--limit {options.limit!r}: give a whole number from 1, or leave it out for all rows")
+    if options.batch_size != "auto" and (not isinstance(options.batch_size, int) or options.batch_size < 1):
+        raise ConfigError(f"--batch-size {options.batch_size!r}: give a whole number from 1, or auto")
     if not options.commit_every_s > 0:
         raise ConfigError(f"--commit-every {options.commit_every_s:g}: give seconds, more than 0")
 

@@ -20,7 +20,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "data/_temporary/x.parquet",
         "data/deep/d.csv.gz",
         "data/deep/er/e.csv",
-        "texts/readme.txt",
+        "texts/readme.md",
+        "letters/b.txt",
+        "letters/a.txt",
         "plus.csv",
     ):
         path = tmp_path / name
@@ -48,6 +50,8 @@ def names(refs: tuple[FileRef, ...]) -> list[str]:
         ("**/*.csv", ["data/a.csv", "data/deep/er/e.csv", "plus.csv"]),
         ("data/**/*.csv*", ["data/a.csv", "data/deep/d.csv.gz", "data/deep/er/e.csv"]),
         ("d*/deep", ["data/deep/d.csv.gz", "data/deep/er/e.csv"]),
+        ("letters", ["letters/a.txt", "letters/b.txt"]),
+        ("data/*.txt", ["data/notes.txt"]),
         ("data/_temporary/*.parquet", ["data/_temporary/x.parquet"]),
         ("data/_t*/*.parquet", ["data/_temporary/x.parquet"]),
     ],
@@ -118,12 +122,12 @@ def test_a_name_with_brackets_is_a_file_before_it_is_a_pattern(folder: Path) -> 
         ("nothing", "input 'nothing' is a folder without files"),
         (
             "texts",
-            "input 'texts' holds no file that ovray reads (.parquet, .pq, .csv, .csv.gz); there is: readme.txt",
+            "input 'texts' holds no file that ovray reads (.parquet, .pq, .csv, .csv.gz, ",
         ),
         ("texts/*", "input 'texts/*' holds no file that ovray reads"),
         (
-            "texts/readme.txt",
-            "input 'texts/readme.txt' is of no known format: ovray goes by the name and reads .parquet",
+            "texts/readme.md",
+            "input 'texts/readme.md' is of no known format: ovray goes by the name and reads .parquet",
         ),
         ("plus.csv/x.csv", "input 'plus.csv/x.csv'"),
         ("ftp://host/x.csv", "input 'ftp://host/x.csv' cannot be looked at: Unrecognized filesystem type"),

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from ovray.errors import ConfigError
-from ovray.scoring import csv_files
+from ovray.scoring import text_blocks
 from ovray.scoring.files import find_files
 from ovray.scoring.inputs import inspect
 from ovray.scoring.records import InputFile
@@ -21,8 +21,8 @@ def look_into(path: Path, *, rows_wanted: int | None = None) -> InputFile:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Part CSV after a few records, as real files are parted after megabytes."""
-    monkeypatch.setattr(csv_files, "BLOCK_BYTES", 16)
-    monkeypatch.setattr(csv_files, "_MAX_RECORD_BYTES", 128)
+    monkeypatch.setattr(text_blocks, "BLOCK_BYTES", 16)
+    monkeypatch.setattr(text_blocks, "MAX_RECORD_BYTES", 128)
 
 
 def test_a_parquet_footer_gives_rows_types_and_row_groups(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_csv_is_read_as_it_is_written(
     name: str,
     block_bytes: int,
 ) -> None:
-    monkeypatch.setattr(csv_files, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(text_blocks, "BLOCK_BYTES", block_bytes)
     content = text.encode()
     path = a_text_file(tmp_path / name, gzip.compress(content) if name.endswith(".gz") else content)
 

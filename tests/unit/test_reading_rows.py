@@ -2,15 +2,23 @@ import gzip
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
 from ovray.errors import ConfigError, DataError
-from ovray.scoring import csv_files, parquet
+from ovray.scoring import parquet, text_blocks
 from ovray.scoring.reading import RowReader, read_sample
 from ovray.scoring.records import Block
-from tests.data_builders import a_data_set, a_parquet_file, a_text_file, every_kind_of_column, read_all
+from tests.data_builders import (
+    a_data_set,
+    a_parquet_file,
+    a_text_file,
+    an_arrow_file,
+    every_kind_of_column,
+    read_all,
+)
 
 
 @pytest.mark.parametrize("rows_per_group", [1, 2, 3])
@@ -90,16 +98,16 @@ def test_chunks_that_go_upwards_decode_a_row_group_once(tmp_path: Path, monkeypa
 
 
 def test_chunks_within_a_block_of_csv_parse_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_files, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(text_blocks, "BLOCK_BYTES", 64)
     data = a_data_set(a_text_file(tmp_path / "a.csv", "n\n" + "1\n" * 100))
     read: list[Block] = []
-    text_of = csv_files._SeekableText.read
+    text_of = text_blocks._SeekableText.read
 
-    def count(text: csv_files._SeekableText, block: Block) -> bytes:
+    def count(text: text_blocks._SeekableText, block: Block) -> bytes:
         read.append(block)
         return text_of(text, block)
 
-    monkeypatch.setattr(csv_files._SeekableText, "read", count)
+    monkeypatch.setattr(text_blocks._SeekableText, "read", count)
     reader = RowReader(data.schema, rows_per_batch=8)
 
     for start in range(100):
@@ -152,6 +160,30 @@ def test_a_sample_is_the_first_rows(tmp_path: Path) -> None:
     data = a_data_set(a_parquet_file(tmp_path / "a.parquet", pa.table({"n": range(100)})), limit=3)
 
     assert read_sample(data).to_pydict() == {"n": [0, 1, 2]}
+
+
+@pytest.mark.parametrize("name", ["a.arrow", "a.npz"])
+def test_a_file_of_other_columns_than_before_is_named(tmp_path: Path, name: str) -> None:
+    # given: a file that is replaced by one of the same size
+    path = tmp_path / name
+    for column in ("x", "y"):
+        if name == "a.arrow":
+            an_arrow_file(path, pa.table({column: [1, 2]}))
+        else:
+            np.savez(path, **{column: np.array([1, 2])})
+        if column == "x":
+            data = a_data_set(path)
+
+    with pytest.raises(DataError, match=rf"rows 0 to 2 of '.*{name}' cannot be read: it holds "):
+        read_all(data)
+
+
+def test_a_packed_file_is_unpacked_whatever_options_its_url_has(tmp_path: Path) -> None:
+    a_text_file(tmp_path / "a.csv.gz", gzip.compress(b"n\n1\n2\n"))
+
+    data = a_data_set(f"file://{tmp_path}/a.csv.gz?use_mmap")
+
+    assert read_all(data).to_pydict() == {"n": [1, 2]}
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.csv", "a.csv.gz"])

@@ -3,7 +3,7 @@ import pytest
 from ovray.devices.grammar import parse
 from ovray.devices.plan import PlanOptions, make_plan
 from ovray.devices.records import CoreSharing, Host
-from ovray.devices.resources import check_resources
+from ovray.devices.resources import CpusTakenError, check_resources
 from ovray.errors import ConfigError
 from tests.fixtures.hosts import a_host
 from tests.fixtures.sysfs import ONE_SOCKET, ONE_SOCKET_SMT
@@ -28,7 +28,7 @@ def test_a_core_with_two_threads_is_claimed_as_one_cpu() -> None:
 def test_what_others_hold_is_told_and_who_has_some_left() -> None:
     hosts = [a_ray_node("a", 8, 3), a_ray_node("b", 16, 16)]
 
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(CpusTakenError) as caught:
         check_resources(make_plan(parse("CPU"), hosts), hosts)
 
     assert "a has 3 of 8 free and 8 are claimed; other jobs and actors hold 5" in str(caught.value)
@@ -46,6 +46,7 @@ def test_a_node_that_was_started_too_small_is_told() -> None:
         in str(caught.value)
     )
     assert "no other node has CPUs left" in str(caught.value)
+    assert not isinstance(caught.value, CpusTakenError)
 
 
 @pytest.mark.parametrize(

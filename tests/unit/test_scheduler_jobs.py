@@ -211,6 +211,25 @@ def test_an_impossible_event_leaves_the_state_as_it_was() -> None:
     assert scheduler.snapshot() == before
 
 
+def test_an_answer_in_another_replicas_name_is_dropped() -> None:
+    scheduler = a_scheduler(a_ready_replica("a"), a_ready_replica("b"))
+    sent = {sent.replica: sent for sent in chunks(scheduler.handle(a_job(8, min_chunk_rows=4), 0.0))}
+
+    assert scheduler.handle(Completed(replica=B, dispatch=sent[A].dispatch), 0.1) == []
+    assert scheduler.snapshot().counters["late_answers"] == 1
+
+
+def test_a_replica_that_returns_during_the_tail_copies_nothing_that_is_copied_already() -> None:
+    scheduler = a_scheduler(a_ready_replica("a", rate=1.0))
+    scheduler.handle(a_job(4, min_chunk_rows=4, max_backups=1), 0.0)
+
+    first = chunks(scheduler.handle(a_ready_replica("b", rate=100.0), 1.0))
+    second = chunks(scheduler.handle(a_ready_replica("c", rate=100.0), 1.0))
+    after_a_loss = chunks(scheduler.handle(ReplicaLost(replica=B, reason="killed"), 1.0))
+
+    assert [sent.replica for sent in (*first, *second, *after_a_loss)] == [B, C]
+
+
 def test_answers_and_losses_of_things_unknown_are_counted_and_dropped() -> None:
     scheduler = a_scheduler(a_ready_replica("a"))
 

@@ -1,0 +1,197 @@
+"""Cuts files of text into blocks of whole records, and gives the rows of any block back.
+
+CSV, JSON Lines and plain lines share it; what a record is and what rows it makes, their modules say.  UTF-8 all of
+them; unpacked where the name ends in ``.gz``.  May not enter: columns, types.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from ovray.errors import ConfigError
+from ovray.scoring.files import open_file, open_stream
+from ovray.scoring.records import Block, FileRef
+
+#: Text in one block.  A replica holds one block as text and as columns, so this bounds its memory; and a chunk
+#: that begins inside a block costs the parsing of that block.
+BLOCK_BYTES = 8 * 1024 * 1024
+
+#: A record longer than this is taken for one that does not end.
+MAX_RECORD_BYTES = 8 * BLOCK_BYTES
+
+LINE_BREAK = b"\n"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_OTHER_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """Is a run of text that begins where a record does."""
+
+    content: bytes
+    #: Offset in (unpacked) bytes.
+    position: int
+    #: Counted from 1.
+    line: int
+    #: Whether nothing follows in the file.
+    is_last: bool = False
+
+    def line_at(self, offset: int) -> int:
+        """Return the line, counted from 1 within the file, that holds the byte at ``offset``."""
+        return self.line + self.content.count(LINE_BREAK, 0, offset)
+
+
+def begin_lines(stream: pa.NativeFile, ref: FileRef) -> Text:
+    """Read the start of a file without a header: past the byte order mark, if there is one."""
+    start: bytes = stream.read(len(BYTE_ORDER_MARK))
+    refuse_utf16(start, ref)
+    is_mark = start == BYTE_ORDER_MARK
+    return Text(content=b"" if is_mark else start, position=len(start) if is_mark else 0, line=1)
+
+
+def whole_records(
+    stream: pa.NativeFile, begun: Text, last_record_end: Callable[[bytes], int], *, name: str, if_endless: str
+) -> Iterator[Text]:
+    """Yield all text of a file from ``begun`` on, in runs of whole records.
+
+    Args:
+        stream: What follows ``begun``.
+        begun: What was read already.
+        last_record_end: Returns the offset just behind the last whole record of a text that begins with a record;
+            0 if there is none.
+        name: Of the file, for messages.
+        if_endless: What to do about a record that does not end, for messages.
+
+    Raises:
+        ConfigError: A record is longer than ``MAX_RECORD_BYTES``.
+    """
+    position, line, pending = begun.position, begun.line, begun.content
+    while True:
+        fresh: bytes = stream.read(BLOCK_BYTES)
+        end = last_record_end(pending) if fresh else len(pending)
+        if end:
+            yield Text(content=pending[:end], position=position, line=line, is_last=not fresh)
+            position += end
+            line += pending.count(LINE_BREAK, 0, end)
+        elif len(pending) > MAX_RECORD_BYTES:
+            raise ConfigError(
+                f"{name!r}: the record that begins in line {line} does not end within"
+                f" {MAX_RECORD_BYTES // 2**20} MiB; {if_endless}"
+            )
+        if not fresh:
+            return
+        pending = pending[end:] + fresh
+
+
+def last_line_end(text: bytes) -> int:
+    """Return the offset just behind the last line of a text; 0 if none ends."""
+    return text.rfind(LINE_BREAK) + 1
+
+
+def count_blocks(
+    texts: Iterable[Text], count_rows: Callable[[Text], int], rows_wanted: int | None
+) -> tuple[Block, ...]:
+    """Return a block for each text that holds rows, up to the one in which ``rows_wanted`` rows are reached."""
+    blocks: list[Block] = []
+    first_row = 0
+    for text in texts:
+        rows = count_rows(text)
+        if rows:
+            blocks.append(
+                Block(first_row=first_row, rows=rows, position=text.position, size_bytes=len(text.content))
+            )
+        first_row += rows
+        if rows_wanted is not None and first_row >= rows_wanted:
+            break
+    return tuple(blocks)
+
+
+def refuse_utf16(start: bytes, ref: FileRef) -> None:
+    """Refuse a file that begins with the byte order mark of UTF-16."""
+    if start.startswith(_OTHER_BYTE_ORDER_MARKS):
+        raise ConfigError(
+            f"{ref.name!r} is encoded in UTF-16: ovray reads {ref.format.title} in UTF-8; convert it first"
+        )
+
+
+def refuse_other_encodings(text: Text, ref: FileRef) -> None:
+    """Refuse text that is not UTF-8, with the line."""
+    if text.content.isascii():
+        return
+    try:
+        text.content.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{ref.name!r}, line {text.line_at(error.start)}: byte 0x{text.content[error.start]:02x} is not UTF-8;"
+            " convert the file first"
+        ) from error
+
+
+class TextRows:
+    """Reads row ranges of one open file of text; the block parsed last is kept.  Suits one thread."""
+
+    def __init__(self, ref: FileRef, parse: Callable[[bytes], pa.Table], *, rows_per_batch: int) -> None:
+        """Open a file; ``parse`` makes rows of the text of a block."""
+        self._text: _SeekableText | _PackedText = _PackedText(ref) if ref.is_packed else _SeekableText(ref)
+        self._parse = parse
+        self._rows_per_batch = rows_per_batch
+        self._block: Block | None = None
+        self._table: pa.Table | None = None
+
+    def read(self, block: Block, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+        """Yield rows ``start`` to ``stop``, both counted from the block's first row."""
+        if self._table is None or self._block != block:
+            self._table = self._block = None
+            table = self._parse(self._text.read(block))
+            if table.num_rows != block.rows:
+                raise pa.ArrowInvalid(f"holds {table.num_rows} rows where there were {block.rows}")
+            self._table, self._block = table, block
+        rows = self._table.slice(start, stop - start)
+        yield from rows.to_batches(max_chunksize=self._rows_per_batch)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._table = self._block = None
+        self._text.close()
+
+
+class _SeekableText:
+    """Gives the text of any block at once."""
+
+    def __init__(self, ref: FileRef) -> None:
+        self._file = open_file(ref)
+
+    def read(self, block: Block) -> bytes:
+        self._file.seek(block.position)
+        text: bytes = self._file.read(block.size_bytes)
+        return text
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _PackedText:
+    """Gives the text of a block by unpacking all that stands before it; upward ranges unpack each byte once."""
+
+    def __init__(self, ref: FileRef) -> None:
+        self._ref = ref
+        self._stream = open_stream(ref)
+        self._position = 0
+
+    def read(self, block: Block) -> bytes:
+        if block.position < self._position:
+            self._stream.close()
+            self._stream = open_stream(self._ref)
+            self._position = 0
+        while self._position < block.position:
+            skipped = len(self._stream.read(min(BLOCK_BYTES, block.position - self._position)))
+            if not skipped:
+                raise pa.ArrowInvalid("ends before the rows that it held")
+            self._position += skipped
+        text: bytes = self._stream.read(block.size_bytes)
+        self._position += len(text)
+        return text
+
+    def close(self) -> None:
+        self._stream.close()

@@ -1,0 +1,96 @@
+"""Connecting to a cluster that runs on its own, as `ray start` leaves it: it asks for a token."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+
+OVRAY = [sys.executable, "-m", "ovray.cli.main"]
+
+
+def a_free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def environment_of(home: Path) -> dict[str, str]:
+    """Return an environment whose user keeps their Ray token below ``home``."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return {**inherited, "HOME": str(home)}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def head(home: Path) -> Iterator[str]:
+    """Runs a head node that asks for a token, which lies in its user's home."""
+    ray = str(Path(sys.executable).with_name("ray"))
+    environment = environment_of(home)
+    subprocess.run([ray, "get-auth-token", "--generate"], env=environment, check=True, timeout=120)
+    environment["RAY_AUTH_MODE"] = "token"
+    port = a_free_port()
+    # A temp dir of its own: the note of the last `ray start` in /tmp/ray is other people's.
+    temp_dir = Path("/tmp", f"ovray-head-{os.getpid()}")
+    head = subprocess.Popen(
+        [ray, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", f"--temp-dir={temp_dir}"],
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        family = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
+        for process in family:
+            process.terminate()
+        _, left = psutil.wait_procs(family, timeout=30)
+        for process in left:
+            process.kill()
+        shutil.rmtree(temp_dir, ignore_errors=True)
+
+
+def run(command: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*OVRAY, *command], env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def wait_for(head: str, environment: Mapping[str, str]) -> None:
+    """Ask until the head answers."""
+    end_s = time.monotonic() + 180
+    while run(["devices", "--address", head], environment).returncode:
+        assert time.monotonic() < end_s, "the head did not come up"
+
+
+def test_a_cluster_on_this_machine_is_used_with_the_token_of_its_user(head: str, home: Path) -> None:
+    wait_for(head, environment_of(home))
+
+    done = run(["demo", "--address", head], environment_of(home))
+
+    assert done.returncode == 0, done.stderr
+    assert "accuracy 0.9" in done.stdout
+
+
+def test_without_its_token_the_cluster_is_not_used_and_the_message_says_what_to_do(
+    head: str, home: Path, tmp_path: Path
+) -> None:
+    wait_for(head, environment_of(home))
+
+    done = run(["demo", "--address", head], environment_of(tmp_path))
+
+    assert done.returncode == 2
+    assert "asks for a token" in done.stderr
+    assert "~/.ray/auth_token" in done.stderr
+    assert done.stderr.count("\n") <= 3
