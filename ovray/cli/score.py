@@ -34,7 +34,10 @@ def score(
         str, typer.Argument(help="A model file that OpenVINO reads: .xml, .onnx, .tflite, .pb, .pdmodel.")
     ],
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Data files, folders, globs or URLs.")],
-    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the results; must be new or empty.")],
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", help="Folder for the results; the same command again carries on there."),
+    ],
     devices: DevicesOption = "MULTI",
     input: Annotated[
         list[str] | None,
@@ -70,6 +73,13 @@ def score(
     precision: PrecisionOption = None,
     address: AddressOption = None,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Score the first N rows only.")] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Delete the results that the folder holds, and begin anew.")
+    ] = False,
+    commit_every: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="Each replica completes a part at least so often."),
+    ] = 10.0,
     share_cores: ShareCoresOption = False,
     lease_timeout: LeaseTimeoutOption = 30.0,
     json: Annotated[
@@ -79,7 +89,8 @@ def score(
 ) -> None:
     """Score every row of a data set, exactly once, on every device of the cluster.
 
-    Writes a folder of Parquet files with the kept columns and one column for each output of the model.
+    Writes a folder of Parquet files with the kept columns and one column for each output of the model.  The same
+    command again, after a kill at whatever moment, scores the rows that are missing.
     """
     from ovray.cli.printing import print_json
     from ovray.cli.progress import display, print_report
@@ -88,6 +99,7 @@ def score(
     from ovray.scoring.reduction import ResultOptions
     from ovray.scoring.row_plan import RowOptions
     from ovray.scoring.score import ScoreOptions, run
+    from ovray.scoring.taking_up import Earlier
     from ovray.scoring.user_functions import find_function
 
     options = ScoreOptions(
@@ -104,6 +116,8 @@ def score(
         ),
         config=_properties(config or []),
         limit=limit,
+        earlier=Earlier.DELETE if restart else Earlier.KEEP,
+        commit_every_s=commit_every,
         placement=PlacementOptions.parse(
             devices=devices,
             hint=hint,

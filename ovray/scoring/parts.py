@@ -7,8 +7,8 @@ are not data.  May not enter: which ranges (the driver's), what the rows hold (o
 import os
 import re
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -17,14 +17,15 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from ovray.errors import ConfigError, DataError, InvariantError
+from ovray.scoring.fence import Fence
 from ovray.scoring.files import is_url, one_line, resolve
 
 #: A part's name gives its first row and the row behind its last: twelve digits hold a trillion rows in order.
 _PART = re.compile(r"part-(\d{12,})-(\d{12,})\.parquet")
 
-#: What ovray itself puts beside the parts: its notes, and parts that are not complete.
-_UNFINISHED = ".part-"
-_OURS = ("_ovray", _UNFINISHED)
+#: What ovray itself puts beside the parts: its notes, and files that are not complete.
+UNFINISHED = ".part-"
+_OURS = ("_ovray", "_SUCCESS", UNFINISHED)
 
 _NAMES_SHOWN = 3
 
@@ -60,6 +61,12 @@ class OutputFolder:
     location: str
     #: Folders that had to be made for it, the outermost first.
     made: tuple[str, ...] = ()
+    #: What a part passes before it appears; ``None`` as long as no run has taken the folder.
+    fence: Fence | None = None
+
+    def admit_part(self) -> AbstractContextManager[None]:
+        """Hold other runs off while a part takes its name."""
+        return nullcontext() if self.fence is None else self.fence.passing()
 
     def remove_if_unused(self) -> None:
         """Take away the folders that were made for it, unless something is in them."""
@@ -73,7 +80,7 @@ class OutputFolder:
 def prepare_folder(typed: str | os.PathLike[str]) -> OutputFolder:
     """Make the output folder if need be and see that results can go there.
 
-    Raises ConfigError where it holds something else or results of an earlier run, or cannot be written.
+    Raises ConfigError where it holds what ovray did not put there, or cannot be written.
     """
     name = os.fspath(typed)
     if not name:
@@ -101,14 +108,29 @@ def prepare_folder(typed: str | os.PathLike[str]) -> OutputFolder:
 
 
 def remove_unfinished(folder: OutputFolder) -> None:
-    """Take away what writers that were killed left under way; only for when no writer is at work any more."""
+    """Take away what writers left under way that were killed, or that no run waits for any more."""
     try:
         filesystem, path = resolve(folder.location)
         for info in filesystem.get_file_info(pafs.FileSelector(path, recursive=False)):
-            if info.base_name.startswith(_UNFINISHED):
-                filesystem.delete_file(info.path)
+            if info.base_name.startswith(UNFINISHED):
+                with suppress(FileNotFoundError):  # its writer, if it lives, takes it away as well
+                    filesystem.delete_file(info.path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"unfinished parts in {folder.name!r} cannot be removed: {one_line(error)}") from error
+
+
+def list_parts(folder: OutputFolder) -> list[tuple[int, int]]:
+    """Return the rows that each part in a folder states, in order.  Raises OSError or ArrowException."""
+    filesystem, path = resolve(folder.location)
+    found = filesystem.get_file_info(pafs.FileSelector(path, recursive=False))
+    return sorted(rows for info in found if (rows := part_range(info.base_name)) is not None)
+
+
+def delete_parts(folder: OutputFolder, ranges: Iterable[tuple[int, int]]) -> None:
+    """Take away the parts of these rows.  Raises OSError or ArrowException."""
+    filesystem, path = resolve(folder.location)
+    for start, stop in ranges:
+        filesystem.delete_file(f"{path.rstrip('/')}/{part_name(start, stop)}")
 
 
 class PartWriter:
@@ -165,7 +187,7 @@ class PartWriter:
         with self._named_errors():
             self._write_row_group()
             self._writer.close()
-            return self._file.commit()
+            return self._file.commit(self._folder.admit_part())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -228,12 +250,13 @@ class _RenamedFile:
         self._beside = f"{folder}/.{name}.{uuid.uuid4().hex}"
         self.sink = filesystem.open_output_stream(self._beside, compression=None)
 
-    def commit(self) -> int:
+    def commit(self, admission: AbstractContextManager[None]) -> int:
         self.sink.close()
         if isinstance(self._filesystem, pafs.LocalFileSystem):
             _flush_to_disk(self._beside)
         size_bytes: int = self._filesystem.get_file_info(self._beside).size
-        self._filesystem.move(self._beside, self._final)
+        with admission:
+            self._filesystem.move(self._beside, self._final)
         return size_bytes
 
     def discard(self) -> None:
@@ -249,9 +272,9 @@ class _StoredFile:
         self._final = f"{folder}/{name}"
         self.sink = pa.BufferOutputStream()
 
-    def commit(self) -> int:
+    def commit(self, admission: AbstractContextManager[None]) -> int:
         content = self.sink.getvalue()
-        with self._filesystem.open_output_stream(self._final, compression=None) as target:
+        with admission, self._filesystem.open_output_stream(self._final, compression=None) as target:
             target.write(content)
         size_bytes: int = content.size
         return size_bytes
@@ -269,10 +292,6 @@ def _check_contents(name: str, filesystem: pafs.FileSystem, path: str) -> None:
         raise ConfigError(
             f"output {name!r} holds something else: {', '.join(others[:_NAMES_SHOWN])}{more};"
             " name a new or empty folder with --output"
-        )
-    if any(part_range(other) is not None for other in names):
-        raise ConfigError(
-            f"output {name!r} holds the results of an earlier run; name another folder with --output, or delete it"
         )
 
 

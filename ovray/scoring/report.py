@@ -19,11 +19,11 @@ class ScoreReport:
     seconds: float
     #: From the first replica ready to the last row.
     run_seconds: float
-    #: ``rows / run_seconds``.
+    #: Of the rows that this run scored, over ``run_seconds``.
     rows_per_s: float
     #: Rows that could not be scored.
     errors: int
-    #: Rows that an earlier run had done.
+    #: Those of ``rows`` that an earlier run had done.
     resumed_rows: int
     #: The folder that holds the results.
     output: str

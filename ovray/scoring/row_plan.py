@@ -56,6 +56,27 @@ class RowOptions:
     #: Makes the results of the model's outputs.
     postprocess: UserFunction | None = None
 
+    @property
+    def changing_results(self) -> dict[str, object]:
+        """Returns what decides about results, by flag, beside what shows in the columns; ``None`` was not given.
+
+        Functions count by name: an edited one goes on where the earlier one stopped.
+        """
+        return {
+            "--layout": self.steps.layout,
+            "--resize": self.steps.resize,
+            "--mean": self.steps.mean,
+            "--scale": self.steps.scale,
+            "--color": self.steps.color,
+            "--outputs": self.results.outputs,
+            "--top-k": self.results.top_k,
+            "--argmax": self.results.argmax or None,
+            "--labels": self.results.labels,
+            "--dtype": self.results.float_type,
+            "--preprocess": None if self.preprocess is None else self.preprocess.name,
+            "--postprocess": None if self.postprocess is None else self.postprocess.name,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowPlan:

@@ -26,18 +26,22 @@ from ovray.replica.workload import Workload
 from ovray.scoring.batching import BatchSize
 from ovray.scoring.chunk import Chunk, ScoringWork
 from ovray.scoring.dataset import DataSet
+from ovray.scoring.done_rows import count
 from ovray.scoring.files import find_files
+from ovray.scoring.folder_lock import open_folder
 from ovray.scoring.inspection import inspect_all, inspects_here
-from ovray.scoring.parts import OutputFolder
+from ovray.scoring.job_record import describe_job
 from ovray.scoring.preparation import GraphSteps, PerChannel, Size
 from ovray.scoring.reduction import Labels, ResultOptions
 from ovray.scoring.report import ScoreReport
-from ovray.scoring.row_plan import RowOptions, plan_rows
-from ovray.scoring.settling import open_folder, settle_folder
+from ovray.scoring.row_plan import RowOptions, RowPlan, plan_rows
+from ovray.scoring.settling import settle_folder
+from ovray.scoring.taking_up import Earlier, TakenUp, take_up
 from ovray.scoring.user_functions import Function, find_function
 
-#: A chunk is one part: short enough that a person sees progress, long enough that its file costs nothing.
-MAX_CHUNK_S = 5.0
+#: A chunk is one part, and a replica has two in work: each may take this share of the time between two parts,
+#: which leaves the other half to a rate that was learnt wrong.
+CHUNK_SHARE = 0.5
 
 PathOrUrl = str | os.PathLike[str]
 
@@ -51,8 +55,20 @@ class ScoreOptions:
     rows: RowOptions = field(default_factory=RowOptions)
     config: Mapping[str, str] = field(default_factory=dict)
     limit: int | None = None
+    earlier: Earlier = Earlier.KEEP
+    commit_every_s: float = 10.0
     placement: PlacementOptions = field(default_factory=PlacementOptions)
     address: str | None = None
+
+    @property
+    def changing_results(self) -> dict[str, object]:
+        """The options that a job must not change between its runs, beside those that show in its columns."""
+        return {
+            "--config": self.config,
+            "--precision": self.placement.precision,
+            "--limit": self.limit,
+            **self.rows.changing_results,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +77,9 @@ class Stage:
 
     text: str
 
+
+#: Where an earlier run had done every row.
+NOTHING_DONE = (Plan(replicas=()), Outcome(commits=(), run_s=0.0, reports={}, failures={}))
 
 Watch = Callable[[Stage | Plan | Progress], None]
 
@@ -91,15 +110,20 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
     precision: str | None = None,
     address: str | None = None,
     limit: int | None = None,
+    restart: bool = False,
+    commit_every_s: float = ScoreOptions().commit_every_s,
     share_cores: bool = False,
     lease_timeout_s: float = PlacementOptions().lease_timeout_s,
 ) -> ScoreReport:
     """Scores every row of some files and writes the results as a folder of Parquet files.
 
+    The folder is the record of what is done: the same call again, after a kill at whatever moment, scores the rows
+    that are missing, and on a finished folder does nothing.
+
     Args:
         model: a file that OpenVINO reads, or a model in memory.
         inputs: data files, folders, globs and URLs that pyarrow opens; their rows count in this order.
-        output: the folder for the results; must be new or empty.
+        output: the folder for the results; new, empty, or with results of this same job.
         devices: device string; ``MULTI`` is every device of the cluster.
         input: which column feeds which input: ``"COL"``, ``"NAME=COL"``, ``"pixel_*"``.
         keep: columns carried over; ``None`` keeps every column that is not an input.
@@ -123,6 +147,8 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
         precision: ``f32``, ``f16`` or ``bf16`` for every replica; ``None`` leaves it to each device.
         address: ``HOST:PORT`` of a Ray head; ``None`` uses the Ray at hand, or starts one and stops it again.
         limit: scores the first rows only.
+        restart: deletes the results that the folder holds, of whatever job, and begins anew.
+        commit_every_s: at least so often each replica completes a part; what a kill costs at most.
         share_cores: lets replicas run on cores that others hold.
         lease_timeout_s: seconds to wait for cores that others hold.
 
@@ -130,7 +156,8 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
         The figures; the rows are in ``output``: kept columns, then one column for each output of the model.
 
     Raises:
-        ConfigError: something that you can mend; nothing was scored and nothing is left behind.
+        ConfigError: something that you can mend, also that another driver has the folder or that it holds
+            results of another job; nothing was scored and nothing is left behind.
         DataError: rows could not be read, prepared or written.
         ReplicaError: no replica was left.
 
@@ -152,6 +179,8 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
         ),
         config=config or {},
         limit=limit,
+        earlier=Earlier.DELETE if restart else Earlier.KEEP,
+        commit_every_s=commit_every_s,
         placement=PlacementOptions.parse(
             devices=devices,
             hint=hint,
@@ -184,16 +213,15 @@ def run(
         data = DataSet(inspect_all(files, rows_wanted=options.limit), limit=options.limit)
         rows = plan_rows(graph, data, options.rows)
         folder = stack.enter_context(open_folder(output))
-        watch(Stage(text="connecting to Ray"))
-        stack.enter_context(ray_session(options.address))
-        watch(Stage(text="placing replicas"))
-        plan = place(options.placement)
-        watch(plan)
         workload = Workload(model=pack(graph), batch_rows=rows.batch_rows)
-        work = ScoringWork(rows=rows, folder=folder)
-        outcome = _score(workload, work, data, plan, options, watch)
-        settle_folder(folder, [(commit.start, commit.stop) for commit in outcome.commits])
-    return _report(plan, outcome, folder, data.rows, time.monotonic() - began_s)
+        job = describe_job(workload.model, data, rows, options.changing_results)
+        taken = stack.enter_context(take_up(folder, job, data.rows, options.earlier))
+        plan, outcome = NOTHING_DONE
+        if taken.missing:
+            plan, outcome = _score(workload, rows, data, taken, options, watch)
+        commits = [(commit.start, commit.stop) for commit in outcome.commits]
+        settle_folder(taken.folder, [*taken.done, *commits], data.rows)
+    return _report(plan, outcome, taken, time.monotonic() - began_s)
 
 
 def _check_numbers(options: ScoreOptions) -> None:
@@ -202,35 +230,43 @@ def _check_numbers(options: ScoreOptions) -> None:
     batch_size = options.rows.batch_size
     if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
         raise ConfigError(f"--batch-size {batch_size!r}: give a whole number from 1, or auto")
+    if not options.commit_every_s > 0:
+        raise ConfigError(f"--commit-every {options.commit_every_s:g}: give seconds, more than 0")
 
 
 def _score(
-    workload: Workload, work: ScoringWork, data: DataSet, plan: Plan, options: ScoreOptions, watch: Watch
-) -> Outcome:
-    inbox: Inbox = Inbox()
-    transport = RayTransport(
-        inbox,
-        owner=f"ovray score to {work.folder.name}, driver pid {os.getpid()}",
-        lease_timeout_s=options.placement.lease_timeout_s,
-    )
-    transport.put(workload, work)
-    replicas = [(spec, compile_properties(spec, options.config)) for spec in plan.replicas]
+    workload: Workload, rows: RowPlan, data: DataSet, taken: TakenUp, options: ScoreOptions, watch: Watch
+) -> tuple[Plan, Outcome]:
+    """Starts replicas and has the missing rows done."""
+    watch(Stage(text="connecting to Ray"))
+    with ray_session(options.address):
+        watch(Stage(text="placing replicas"))
+        plan = place(options.placement)
+        watch(plan)
+        inbox: Inbox = Inbox()
+        transport = RayTransport(
+            inbox,
+            owner=f"ovray score to {taken.folder.name}, driver pid {os.getpid()}",
+            lease_timeout_s=options.placement.lease_timeout_s,
+        )
+        transport.put(workload, ScoringWork(rows=rows, folder=taken.folder))
+        replicas = [(spec, compile_properties(spec, options.config)) for spec in plan.replicas]
 
-    def piece_of(start: int, stop: int) -> Chunk:
-        return Chunk(start=start, stop=stop, slices=data.slices(start, stop))
+        def piece_of(start: int, stop: int) -> Chunk:
+            return Chunk(start=start, stop=stop, slices=data.slices(start, stop))
 
-    job = JobSubmitted(
-        job=JOB,
-        ranges=((0, data.rows),),
-        cheap_cuts=data.cheap_cuts,
-        min_chunk_rows=work.rows.batch_rows,
-        max_chunk_rows=work.rows.max_chunk_rows,
-        max_chunk_s=MAX_CHUNK_S,
-    )
-    return JobDriver(Scheduler(), transport, inbox).run(replicas, job, piece_of, watch)
+        job = JobSubmitted(
+            job=JOB,
+            ranges=taken.missing,
+            cheap_cuts=data.cheap_cuts,
+            min_chunk_rows=rows.batch_rows,
+            max_chunk_rows=rows.max_chunk_rows,
+            max_chunk_s=CHUNK_SHARE * options.commit_every_s,
+        )
+        return plan, JobDriver(Scheduler(), transport, inbox).run(replicas, job, piece_of, watch)
 
 
-def _report(plan: Plan, outcome: Outcome, folder: OutputFolder, rows: int, seconds: float) -> ScoreReport:
+def _report(plan: Plan, outcome: Outcome, taken: TakenUp, seconds: float) -> ScoreReport:
     table = pd.DataFrame(
         [_replica_row(spec, outcome) for spec in plan.replicas if spec.id in outcome.reports],
         columns=list(REPLICA_COLUMNS),
@@ -238,14 +274,15 @@ def _report(plan: Plan, outcome: Outcome, folder: OutputFolder, rows: int, secon
     failures = tuple(
         f"{replica} did not take part to the end: {error}" for replica, error in outcome.failures.items()
     )
+    rows, resumed_rows = count(taken.missing), count(taken.done)
     return ScoreReport(
-        rows=rows,
+        rows=resumed_rows + rows,
         seconds=seconds,
         run_seconds=outcome.run_s,
         rows_per_s=rows / outcome.run_s if outcome.run_s > 0 else 0.0,
         errors=0,
-        resumed_rows=0,
-        output=folder.name,
+        resumed_rows=resumed_rows,
+        output=taken.folder.name,
         replicas=table,
         warnings=(*plan.warnings, *failures),
     )

@@ -1,61 +1,50 @@
-"""Leaves an output folder in order: when a job has all of its rows, and when it has not.
+"""Leaves an output folder in order when a job has all of its rows: checks them, and says so there.
 
-May not enter: how parts are written (parts.py).
+May not enter: how parts are written (parts.py); how a run begins, and how one ends that failed (taking_up.py).
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from os import PathLike
+from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 
-from ovray.errors import DataError
-from ovray.scoring.files import one_line, resolve
-from ovray.scoring.parts import OutputFolder, part_name, part_range, prepare_folder, remove_unfinished
-
-
-@contextmanager
-def open_folder(typed: str | PathLike[str]) -> Iterator[OutputFolder]:
-    """Makes an output folder ready; where the block fails, takes away what is not complete, keeps what is."""
-    folder = prepare_folder(typed)
-    try:
-        yield folder
-    except BaseException:
-        # The folder may be what failed: the error under way says so better than one from here.
-        with suppress(DataError):
-            remove_unfinished(folder)
-        folder.remove_if_unused()
-        raise
+from ovray.errors import DataError, InvariantError
+from ovray.scoring.done_rows import Range, choose, missing, whole
+from ovray.scoring.files import one_line
+from ovray.scoring.notes import read_note, write_note
+from ovray.scoring.parts import OutputFolder, delete_parts, list_parts, part_name, remove_unfinished
+from ovray.scoring.taking_up import SUCCESS_NAME
 
 
-def settle_folder(folder: OutputFolder, ranges: Iterable[tuple[int, int]]) -> None:
-    """Checks that the folder holds just these rows; takes away what replicas left that were lost or too late.
+def settle_folder(folder: OutputFolder, ranges: Sequence[Range], rows: int) -> None:
+    """Checks that every row is in the folder once, and says so there; takes away what was lost or too late.
 
     A lost replica may have committed its chunk before its rows were cut anew: what the driver counted is right.
+    One that was given up and yet lives may be about to do so: the folder is closed before anybody looks into it.
+
+    Args:
+        folder: where the parts are.
+        ranges: of the parts that count, those of earlier runs too.
+        rows: of the whole data set.
 
     Raises:
-        DataError: a part that was reported complete is not there.
+        DataError: a part that was reported complete is not there any more, or not whole.
     """
-    wanted = {part_name(start, stop) for start, stop in ranges}
+    wanted = tuple(sorted(ranges))
+    if choose(wanted) != wanted or missing(wanted, rows):
+        raise InvariantError(f"the parts that were counted are not the {rows} rows of the data set: {wanted}")
     try:
-        found = {info.base_name: info for info in _list(folder)}
-        missing = sorted(wanted - found.keys())
-        if missing:
-            raise DataError(
-                f"{len(missing)} parts of the result are gone from {folder.name!r}, the first is {missing[0]};"
-                " nothing else may change this folder while ovray writes to it; delete it and start again"
-            )
-        filesystem, _ = resolve(folder.location)
-        for name in found.keys() - wanted:
-            if part_range(name) is not None:
-                filesystem.delete_file(found[name].path)
+        if folder.fence is not None:
+            folder.fence.close()
+        delete_parts(folder, sorted(set(list_parts(folder)) - set(wanted)))
         remove_unfinished(folder)
+        gone = sorted(set(wanted) - set(whole(folder, wanted)))
+        if gone:
+            raise DataError(
+                f"{len(gone)} parts of the result are gone from {folder.name!r} or were damaged since they were"
+                f" written, the first is {part_name(*gone[0])}; nothing else may change this folder while ovray"
+                " writes to it; the same command again scores their rows"
+            )
+        if read_note(folder, SUCCESS_NAME) is None:
+            write_note(folder, SUCCESS_NAME, b"")
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"output {folder.name!r} cannot be checked: {one_line(error)}") from error
-
-
-def _list(folder: OutputFolder) -> list[pafs.FileInfo]:
-    filesystem, path = resolve(folder.location)
-    found: list[pafs.FileInfo] = filesystem.get_file_info(pafs.FileSelector(path, recursive=False))
-    return found

@@ -1,0 +1,150 @@
+"""Says what a job is, and in which ways another one differs: what its rows depend on, and nothing else.
+
+Model, inputs, columns, and those options that change results.  Not: devices, hint, batch size, addresses,
+timeouts, the rhythm of parts; a job may go on with others of these.  (Devices may differ in the last bits of their
+numbers within one run as well; ``--precision`` is for that, and counts.)  Versions are noted for the person who
+compares results, and do not count either.
+May not enter: files (notes.py), what is done about a difference (taking_up.py).
+"""
+
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+
+from ovray.replica.signature import PackedModel
+from ovray.scoring.dataset import DataSet
+from ovray.scoring.fingerprint import fingerprint
+from ovray.scoring.row_plan import RowPlan
+
+#: The name of the file that says what the job of a folder is.
+RECORD_NAME = "_ovray.json"
+
+#: Goes up when records of before can no longer be compared.
+FORMAT = 1
+
+_VERSIONS_OF = ("ovray", "openvino", "pyarrow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputStamp:
+    """Says which state of an input file was meant."""
+
+    location: str
+    rows: int
+    size_bytes: int
+    #: ``None`` where the file system keeps no times.
+    modified_ns: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """Says what a job is.  Equal records give equal rows."""
+
+    #: Of ``fingerprint``.
+    model: str
+    inputs: tuple[InputStamp, ...]
+    #: Which columns feed each input of the model, and as what, by the input's name.
+    bindings: Mapping[str, str]
+    #: Columns of the results and their types.
+    results: Mapping[str, str]
+    #: Options that change results, as text, by the name of their flag; only those that were given.
+    options: Mapping[str, str]
+
+    def to_json(self) -> bytes:
+        """Returns the content of the file."""
+        versions = {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS_OF}}
+        content = {"format": FORMAT, "job": asdict(self), "versions": versions}
+        return json.dumps(content, indent=1).encode() + b"\n"
+
+    @staticmethod
+    def from_json(text: bytes) -> "JobRecord":
+        """Reads the content of the file.  Raises ValueError where it is none of this format."""
+        try:
+            content: Any = json.loads(text)
+            if content["format"] != FORMAT:
+                raise ValueError(f"it has format {content['format']}, this ovray knows {FORMAT}")
+            job = content["job"]
+            inputs = tuple(InputStamp(**stamp) for stamp in job.pop("inputs"))
+            return JobRecord(inputs=inputs, **job)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"it is damaged ({error})") from error
+
+    def differences(self, earlier: "JobRecord") -> list[str]:
+        """Says, in words, in what this job is another than an earlier one; nothing where they are the same."""
+        found = [] if self.model == earlier.model else ["the model is another one"]
+        for what, before, after, none in (
+            ("option", earlier.options, self.options, "not given"),
+            ("what feeds input", earlier.bindings, self.bindings, "not there"),
+            ("result column", earlier.results, self.results, "not there"),
+        ):
+            found += [
+                f"{what} {name} was {before.get(name, none)} and is now {after.get(name, none)}"
+                for name in sorted({*before, *after})
+                if before.get(name) != after.get(name)
+            ]
+        return [*found, *_input_changes(earlier.inputs, self.inputs)]
+
+
+def describe_job(model: PackedModel, data: DataSet, rows: RowPlan, options: Mapping[str, object]) -> JobRecord:
+    """Returns what a job is.
+
+    Args:
+        model: as replicas compile it.
+        data: its rows.
+        rows: what becomes of them.
+        options: those that change results, by the name of their flag; ``None`` and empty ones were not given.
+    """
+    return JobRecord(
+        model=fingerprint(model),
+        inputs=tuple(
+            InputStamp(
+                location=file.ref.location,
+                rows=file.rows,
+                size_bytes=file.size_bytes,
+                modified_ns=file.modified_ns,
+            )
+            for file in data.files
+        ),
+        bindings={
+            binding.input_name: f"{', '.join(binding.columns)} as {binding.element_type}{list(binding.row_shape)}"
+            for binding in rows.bindings
+        },
+        results=_types(rows.result_schema),
+        options={flag: _text(value) for flag, value in options.items() if value not in (None, {}, ())},
+    )
+
+
+def _types(schema: pa.Schema) -> dict[str, str]:
+    return {field.name: f"{field.type}" + ("" if field.nullable else " not null") for field in schema}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={value[key]}" for key in sorted(value))
+    return str(value)
+
+
+def _input_changes(earlier: tuple[InputStamp, ...], now: tuple[InputStamp, ...]) -> Iterator[str]:
+    before = {stamp.location: stamp for stamp in earlier}
+    after = {stamp.location: stamp for stamp in now}
+    yield from (f"input {name} is no longer among them" for name in before if name not in after)
+    yield from (f"input {name} was not among them" for name in after if name not in before)
+    changed = [name for name in after if name in before and before[name] != after[name]]
+    for name in changed:
+        yield f"input {name} had {_show(before[name])} and now has {_show(after[name])}"
+    if earlier != now and before.keys() == after.keys() and not changed:
+        yield "the inputs come in another order, or not as often"
+
+
+def _show(stamp: InputStamp) -> str:
+    text = f"{stamp.rows:,} rows in {stamp.size_bytes:,} bytes"
+    if stamp.modified_ns is None:
+        return text
+    moment = datetime.fromtimestamp(stamp.modified_ns / 1e9, tz=timezone.utc)
+    return f"{text}, written {moment:%Y-%m-%d %H:%M:%S.%f} UTC"

@@ -1,0 +1,79 @@
+"""A scoring job that is long enough to be killed in the middle, run as a person would run it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ovray import digits
+
+COMMAND = [sys.executable, "-c", "from ovray.cli.main import main; main()", "score"]
+
+DEADLINE_S = 120.0
+
+#: One row at a time is slow enough to leave some seconds for kills.
+ROWS_PER_INFERENCE = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringJob:
+    """Is one command, which can be started again and again."""
+
+    input: Path
+    output: Path
+    address: str
+    lease_folder: Path
+    devices: str
+
+    def start(self, *options: str) -> "subprocess.Popen[str]":
+        """Start the command in a process of its own."""
+        return subprocess.Popen(
+            [*COMMAND, digits.model_file(), self.input, "--output", self.output, *self._options(), *options],
+            env={**os.environ, "OVRAY_LEASE_DIR": str(self.lease_folder)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(self, *options: str) -> dict[str, Any]:
+        """Run the command to its end, which must be a good one; returns what it reports."""
+        process = self.start(*options)
+        printed, complained = process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 0, complained
+        report: dict[str, Any] = json.loads(printed.splitlines()[-1])
+        return report
+
+    def parts(self) -> list[str]:
+        """Return the names of the parts that are there now."""
+        return sorted(path.name for path in self.output.glob("part-*"))
+
+    def wait_for_parts(self, process: "subprocess.Popen[str]", wanted: int, *, for_s: float = DEADLINE_S) -> None:
+        """Wait until the folder holds so many parts, the command has ended, or the time is over."""
+        end_s = time.monotonic() + for_s
+        while process.poll() is None and len(self.parts()) < wanted and time.monotonic() < end_s:
+            time.sleep(0.002)
+
+    def rows(self) -> pa.Table:
+        """Return all that the folder holds, in the order of parts."""
+        return pq.read_table(self.output)
+
+    def _options(self) -> list[str]:
+        return [
+            *("--address", self.address, "--devices", self.devices, "--json"),
+            *("--batch-size", str(ROWS_PER_INFERENCE), "--commit-every", "0.05"),
+        ]
+
+
+def write_numbered_digits(path: Path, *, rows: int) -> None:
+    """Write the packaged images again and again, each row with a number of its own."""
+    held_out = pq.read_table(digits.held_out_file())
+    copies = -(-rows // held_out.num_rows)
+    table = pa.concat_tables([held_out] * copies).slice(0, rows)
+    pq.write_table(table.append_column("number", pa.array(range(rows))), path, row_group_size=4096)
