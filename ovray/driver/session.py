@@ -6,6 +6,9 @@ May not enter: replicas, work.  Ends only the Ray that it started itself.
 import logging
 import os
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +25,9 @@ from ovray.errors import ConfigError
 
 #: How long a head node may take to say that it is there.  A healthy one needs milliseconds.
 ANSWER_TIMEOUT_S = 5.0
+
+#: How long the question may take whether a cluster wants a token: a second for an import, and one try.
+ASK_TIMEOUT_S = 20.0
 
 #: What an HTTP/2 client opens with (RFC 9113, section 3.4), followed by an empty SETTINGS frame.
 _HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
@@ -140,7 +146,7 @@ def _answers(head: str) -> bool:
 
 
 def _connect(head: str) -> None:
-    if _is_here(head):
+    if "RAY_AUTH_MODE" not in os.environ and _is_here(head) and _asks_for_token(head):
         # As Ray does for a cluster that it finds by itself.  A token is not sent to another host unless the user
         # says so with RAY_AUTH_MODE.
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
@@ -154,6 +160,36 @@ def _is_here(head: str) -> bool:
     """Says whether an address is one of this machine's own."""
     own = {address.address for addresses in psutil.net_if_addrs().values() for address in addresses}
     return head.rpartition(":")[0].strip("[]") in own
+
+
+def _asks_for_token(head: str) -> bool:
+    """Says whether a cluster refuses those who bring no token.
+
+    Its own word for that is a log line of Ray's, in between tries that go on for twenty seconds.  With a token in
+    a cluster that has none, replicas would die at their start; so it is not sent on suspicion.
+    """
+    asking = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])",
+            head,
+        ],
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    end = threading.Timer(ASK_TIMEOUT_S, asking.kill)
+    end.start()
+    try:
+        assert asking.stderr is not None
+        return any("InvalidAuthToken" in line for line in asking.stderr)
+    finally:
+        end.cancel()
+        asking.kill()
+        asking.wait()
 
 
 def _reason(error: BaseException) -> str:

@@ -36,8 +36,7 @@ class ScoringJob:
         """Start the command in a process of its own."""
         return subprocess.Popen(
             [*COMMAND, digits.model_file(), self.input, "--output", self.output, *self._options(), *options],
-            # The Ray of these tests asks for no token, though the user may have one.
-            env={**os.environ, "OVRAY_LEASE_DIR": str(self.lease_folder), "RAY_AUTH_MODE": "disabled"},
+            env={**os.environ, "OVRAY_LEASE_DIR": str(self.lease_folder)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,4 +1,4 @@
-"""Connecting to a cluster that runs on its own, as `ray start` leaves it: it asks for a token."""
+"""Connecting to clusters that run on their own, as `ray start` leaves them, with tokens and without."""
 
 import os
 import shutil
@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
 OVRAY = [sys.executable, "-m", "ovray.cli.main"]
+RAY = str(Path(sys.executable).with_name("ray"))
 
 
 def a_free_port() -> int:
@@ -27,23 +29,15 @@ def environment_of(home: Path) -> dict[str, str]:
     return {**inherited, "HOME": str(home)}
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
-def head(home: Path) -> Iterator[str]:
-    """Runs a head node that asks for a token, which lies in its user's home."""
-    ray = str(Path(sys.executable).with_name("ray"))
-    environment = environment_of(home)
-    subprocess.run([ray, "get-auth-token", "--generate"], env=environment, check=True, timeout=120)
-    environment["RAY_AUTH_MODE"] = "token"
+@contextmanager
+def a_head(environment: Mapping[str, str]) -> Iterator[str]:
+    """Runs a head node as `ray start` does; yields its address."""
     port = a_free_port()
     # A temp dir of its own: the note of the last `ray start` in /tmp/ray is other people's.
-    temp_dir = Path("/tmp", f"ovray-head-{os.getpid()}")
+    temp_dir = Path("/tmp", f"ovray-head-{port}")
+    options = [f"--port={port}", "--num-cpus=2", f"--temp-dir={temp_dir}", "--include-dashboard=false"]
     head = subprocess.Popen(
-        [ray, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", f"--temp-dir={temp_dir}"],
+        [RAY, "start", "--head", "--block", "--disable-usage-stats", *options],
         env=environment,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
@@ -59,6 +53,21 @@ def head(home: Path) -> Iterator[str]:
         for process in left:
             process.kill()
         shutil.rmtree(temp_dir, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Is the home of a user who has a token."""
+    home = tmp_path_factory.mktemp("home")
+    subprocess.run([RAY, "get-auth-token", "--generate"], env=environment_of(home), check=True, timeout=120)
+    return home
+
+
+@pytest.fixture(scope="module")
+def head(home: Path) -> Iterator[str]:
+    """Runs a head node that asks for that token."""
+    with a_head({**environment_of(home), "RAY_AUTH_MODE": "token"}) as address:
+        yield address
 
 
 def run(command: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -94,3 +103,13 @@ def test_without_its_token_the_cluster_is_not_used_and_the_message_says_what_to_
     assert "asks for a token" in done.stderr
     assert "~/.ray/auth_token" in done.stderr
     assert done.stderr.count("\n") <= 3
+
+
+def test_a_cluster_without_tokens_is_used_though_its_user_has_one(home: Path) -> None:
+    with a_head({**environment_of(home), "RAY_AUTH_MODE": "disabled"}) as address:
+        wait_for(address, environment_of(home))
+
+        done = run(["demo", "--address", address], environment_of(home))
+
+    assert done.returncode == 0, done.stderr
+    assert "accuracy 0.9" in done.stdout
