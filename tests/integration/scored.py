@@ -31,11 +31,15 @@ def plain_openvino(
     return {name: np.concatenate(arrays) for name, arrays in found.items()}
 
 
+#: What a job leaves beside its parts when it has ended well.
+NOTES = {"_ovray.json", "_SUCCESS"}
+
+
 def parts_of(folder: Path) -> list[Path]:
-    """Return the parts of a folder in the order of their names; fails where anything else is in it."""
+    """Return the parts of a finished folder in the order of their names; fails where anything else is in it."""
     paths = sorted(folder.iterdir())
-    assert [path.name for path in paths if not PART.fullmatch(path.name)] == []
-    return paths
+    assert {path.name for path in paths if not PART.fullmatch(path.name)} == NOTES
+    return [path for path in paths if path.name not in NOTES]
 
 
 def scores_in(folder: Path) -> pa.Table:
