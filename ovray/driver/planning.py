@@ -6,8 +6,9 @@ May not enter: work for replicas, printing.  What entries mean and which cores: 
 from __future__ import annotations
 
 import os
+import queue
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from ovray.driver.messages import Started, StartFailed
 from ovray.driver.placement import PlacementOptions, lay_out, place
 from ovray.driver.session import has_ray, ray_session
 from ovray.driver.transport import Inbox, RayTransport
-from ovray.errors import ConfigError
+from ovray.errors import ConfigError, ReplicaError
 from ovray.replica.model import describe, pack, read_model, reshape, with_plain_types
 from ovray.replica.properties import compile_properties
 from ovray.replica.workload import ReplicaReport, Workload
@@ -116,7 +117,8 @@ def _measured(laid_out: Plan, workload: Workload, options: PlacementOptions) -> 
         transport.put(workload, None)
         for spec in laid_out.replicas:
             transport.start(spec, compile_properties(spec, {}))
-        measurements, failures = _wait_for_all(inbox, len(laid_out.replicas))
+        wanted = [spec.id for spec in laid_out.replicas]
+        measurements, failures = _wait_for_all(inbox, wanted, START_TIMEOUT_S)
     finally:
         transport.close()
     if not measurements:
@@ -126,12 +128,20 @@ def _measured(laid_out: Plan, workload: Workload, options: PlacementOptions) -> 
     return replace(laid_out.with_measurements(measurements), warnings=(*laid_out.warnings, *warnings))
 
 
-def _wait_for_all(inbox: Inbox, count: int) -> tuple[dict[ReplicaId, Measurement], Mapping[ReplicaId, Exception]]:
+def _wait_for_all(
+    inbox: Inbox, wanted: Sequence[ReplicaId], timeout_s: float
+) -> tuple[dict[ReplicaId, Measurement], Mapping[ReplicaId, Exception]]:
+    """Returns what each replica turned out to be, or why it did not; one that says nothing in time failed."""
     measurements: dict[ReplicaId, Measurement] = {}
     failures: dict[ReplicaId, Exception] = {}
-    end_s = time.monotonic() + START_TIMEOUT_S
-    while len(measurements) + len(failures) < count:
-        message = inbox.get(timeout=max(0.0, end_s - time.monotonic()))
+    end_s = time.monotonic() + timeout_s
+    while len(measurements) + len(failures) < len(wanted):
+        try:
+            message = inbox.get(timeout=max(0.0, end_s - time.monotonic()))
+        except queue.Empty:
+            late = ReplicaError(f"was not ready after {timeout_s:g} s")
+            failures |= {replica: late for replica in wanted if replica not in {*measurements, *failures}}
+            break
         if isinstance(message, Started):
             measurements[message.replica] = _measurement(message.report)
         elif isinstance(message, StartFailed):
