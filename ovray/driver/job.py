@@ -4,6 +4,7 @@ replicas' messages become its events.
 May not enter: decisions (core), Ray (transport.py), rows.  Nothing here waits without an end.
 """
 
+import contextlib
 import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,23 +15,16 @@ from ovray.core import commands, events
 from ovray.core.ids import DispatchId, JobId, ReplicaId
 from ovray.core.scheduler import Scheduler
 from ovray.core.snapshot import Snapshot
-from ovray.devices.records import ReplicaSpec
 from ovray.driver import messages
+from ovray.driver.lifecycle import ReplicaSet, ReplicaStart
 from ovray.driver.transport import Inbox, Transport
-from ovray.errors import CompileError, ConfigError, DataError, ReplicaError
-from ovray.replica.actor import WORK_THREADS
+from ovray.errors import DataError
 from ovray.replica.workload import ReplicaReport
 
 JOB = JobId(0)
 
-#: How often the watcher is called, messages or not.
+#: How often the watcher is called and silent replicas are looked for, messages or not.
 TICK_S = 0.25
-
-#: A replica that takes longer to take its cores, read, compile and warm up is given up.
-START_TIMEOUT_S = 900.0
-
-#: A replica that holds work and has been silent for this long after the scheduler noticed is given up.
-SILENCE_TIMEOUT_S = 120.0
 
 #: What pieces that nobody needs any more get to answer before their processes are ended.
 CANCEL_TIMEOUT_S = 5.0
@@ -85,25 +79,21 @@ class JobDriver:
         self._transport = transport
         self._inbox = inbox
         self._clock = clock
-        self._specs: dict[ReplicaId, ReplicaSpec] = {}
+        self._replicas = ReplicaSet(transport, clock)
         self._piece_of: Callable[[int, int], Any] = _no_piece
-        #: Wanted and not yet heard of, with the time at which they are given up.
-        self._starting: dict[ReplicaId, float] = {}
-        self._reports: dict[ReplicaId, ReplicaReport] = {}
-        self._failures: dict[ReplicaId, Exception] = {}
         #: Sent and not answered.
         self._in_flight: dict[DispatchId, ReplicaId] = {}
         self._results: dict[DispatchId, Any] = {}
         self._commits: list[Commit] = []
-        self._silent_since_s: dict[ReplicaId, float] = {}
         self._wake_at_s: float | None = None
-        self._first_ready_s: float | None = None
+        #: When to look next for replicas that say nothing, however many others talk.
+        self._look_at_s = 0.0
         self._last_commit_s = 0.0
         self._ended: commands.FinishJob | commands.FailJob | None = None
 
     def run(
         self,
-        replicas: Sequence[tuple[ReplicaSpec, Mapping[str, str]]],
+        replicas: Sequence[ReplicaStart],
         job: events.JobSubmitted,
         piece_of: Callable[[int, int], Any],
         watch: Callable[[Progress], None],
@@ -111,7 +101,7 @@ class JobDriver:
         """Starts replicas, has every row of a job done, and ends the replicas.
 
         Args:
-            replicas: what to start, each with its OpenVINO properties.
+            replicas: what to start.
             job: its number must be ``JOB``.
             piece_of: makes what a replica needs to do rows ``start`` up to, not including, ``stop``.
             watch: is told how things stand, several times a second.
@@ -124,10 +114,7 @@ class JobDriver:
         self._piece_of = piece_of
         rows_total = sum(stop - start for start, stop in job.ranges)
         try:
-            for spec, properties in replicas:
-                self._specs[spec.id] = spec
-                self._starting[spec.id] = self._clock() + START_TIMEOUT_S
-                self._transport.start(spec, properties)
+            self._replicas.start(replicas)
             self._feed(job)
             while self._ended is None:
                 self._step()
@@ -137,16 +124,22 @@ class JobDriver:
             self._transport.close()
         if isinstance(self._ended, commands.FailJob):
             raise DataError(self._ended.message)
-        run_s = self._last_commit_s - self._first_ready_s if self._first_ready_s is not None else 0.0
-        return Outcome(commits=tuple(self._commits), run_s=run_s, reports=self._reports, failures=self._failures)
+        began_s = self._replicas.first_ready_s
+        return Outcome(
+            commits=tuple(self._commits),
+            run_s=0.0 if began_s is None else self._last_commit_s - began_s,
+            reports=self._replicas.reports,
+            failures=self._replicas.failures,
+        )
 
     def _step(self) -> None:
         now_s = self._clock()
         wake_in_s = TICK_S if self._wake_at_s is None else min(TICK_S, max(0.0, self._wake_at_s - now_s))
-        try:
+        with contextlib.suppress(queue.Empty):
             self._take(self._inbox.get(timeout=wake_in_s))
-        except queue.Empty:
-            self._give_up_on_the_silent()
+        if self._clock() >= self._look_at_s:
+            self._look_at_s = self._clock() + TICK_S
+            self._feed_life(self._replicas.look_for_the_silent(self._scheduler.snapshot()))
         if self._wake_at_s is not None and self._clock() >= self._wake_at_s:
             self._wake_at_s = None
             self._feed(events.TimerFired())
@@ -165,10 +158,6 @@ class JobDriver:
 
     def _take(self, message: messages.Message) -> None:
         match message:
-            case messages.Started():
-                self._take_start(message)
-            case messages.StartFailed():
-                self._give_up(message.replica, message.error)
             case messages.Answered():
                 self._in_flight.pop(message.dispatch, None)
                 self._results[message.dispatch] = message.result
@@ -182,63 +171,21 @@ class JobDriver:
                 self._feed(
                     events.Failed(replica=message.replica, dispatch=message.dispatch, cause=cause, message=text)
                 )
-            case messages.ProbePassed():
-                self._feed(self._ready(message.replica))
-            case messages.ProbeRefused():
-                self._feed(events.ProbeFailed(replica=message.replica, message=str(message.error)))
-            case messages.Gone():
-                self._lose(message.replica, message.reason)
+            case _:
+                self._feed_life(self._replicas.take(message))
 
-    def _take_start(self, message: messages.Started) -> None:
-        if self._starting.pop(message.replica, None) is None:
-            return  # given up meanwhile
-        self._reports[message.replica] = message.report
-        if self._first_ready_s is None:
-            self._first_ready_s = self._clock()
-        self._feed(self._ready(message.replica))
-
-    def _ready(self, replica: ReplicaId) -> events.ReplicaReady:
-        spec, engine = self._specs[replica], self._reports[replica].engine
-        return events.ReplicaReady(
-            replica=replica,
-            device=f"{spec.host}/{spec.device}",
-            request_window=engine.nireq,
-            chunk_window=WORK_THREADS,
-            nireq=engine.nireq,
-            rate_rows_per_s=engine.rate_rows_per_s,
-        )
-
-    def _give_up(self, replica: ReplicaId, error: Exception) -> None:
-        if self._starting.pop(replica, None) is not None:
-            self._failures[replica] = error
-            self._transport.stop(replica)
-
-    def _lose(self, replica: ReplicaId, reason: str) -> None:
-        for dispatch in [dispatch for dispatch, holder in self._in_flight.items() if holder == replica]:
-            del self._in_flight[dispatch]
-        if replica not in self._failures:
-            self._failures[replica] = ReplicaError(reason)
-            self._transport.stop(replica)
-            self._feed(events.ReplicaLost(replica=replica, reason=reason))
-
-    def _give_up_on_the_silent(self) -> None:
-        now_s = self._clock()
-        for replica, end_s in list(self._starting.items()):
-            if now_s > end_s:
-                self._give_up(replica, ReplicaError(f"was not ready after {START_TIMEOUT_S:g} s"))
-        for standing in self._scheduler.snapshot().replicas:
-            if not standing.is_stalled:
-                self._silent_since_s.pop(standing.id, None)
-            elif now_s - self._silent_since_s.setdefault(standing.id, now_s) > SILENCE_TIMEOUT_S:
-                self._lose(standing.id, f"held work and was silent for {SILENCE_TIMEOUT_S:g} s")
+    def _feed_life(self, heard: Sequence[events.Event]) -> None:
+        for event in heard:
+            if isinstance(event, events.ReplicaLost):
+                self._in_flight = {
+                    dispatch: holder for dispatch, holder in self._in_flight.items() if holder != event.replica
+                }
+            self._feed(event)
 
     def _check_that_somebody_is_left(self) -> None:
-        if self._ended is not None or self._starting or self._scheduler.snapshot().has_live_replica:
-            return
-        reasons = "; ".join(f"{replica}: {error}" for replica, error in self._failures.items())
-        if all(isinstance(error, CompileError) for error in self._failures.values()):
-            raise ConfigError(f"no device can run the model: {reasons}")
-        raise ReplicaError(f"no replica is left: {reasons}")
+        error = None if self._ended else self._replicas.error_if_none_is_left(self._scheduler.snapshot())
+        if error is not None:
+            raise error
 
     # --- commands become messages ---------------------------------------------------------------------------
 
@@ -276,13 +223,13 @@ class JobDriver:
                 raise AssertionError(f"a job of chunks needs no {command!r}")
 
     def _progress(self, rows_total: int) -> Progress:
-        running_s = self._clock() - self._first_ready_s if self._first_ready_s is not None else 0.0
+        began_s = self._replicas.first_ready_s
         return Progress(
             snapshot=self._scheduler.snapshot(),
             rows_total=rows_total,
             rows_done=sum(commit.stop - commit.start for commit in self._commits),
-            running_s=running_s,
-            starting=tuple(self._starting),
+            running_s=0.0 if began_s is None else self._clock() - began_s,
+            starting=self._replicas.starting,
         )
 
 

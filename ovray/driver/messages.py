@@ -1,6 +1,7 @@
 """What replicas tell the driver, as it arrives in the driver's inbox.
 
-May not enter: decisions.  Who puts these there: transport.py.  Who turns them into the scheduler's events: job.py.
+May not enter: decisions.  Who puts these there: transport.py.  Who turns them into the scheduler's events:
+lifecycle.py, job.py and pool.py.
 """
 
 from dataclasses import dataclass

@@ -19,7 +19,7 @@ from ovray.devices.inventory import ClusterProbe
 from ovray.devices.probe import probe_cluster, probe_local_host, recorded_sysfs_root
 from ovray.devices.records import Measurement, Plan
 from ovray.devices.resources import check_resources
-from ovray.driver.job import START_TIMEOUT_S
+from ovray.driver.lifecycle import START_TIMEOUT_S
 from ovray.driver.messages import Started, StartFailed
 from ovray.driver.placement import PlacementOptions, lay_out, place
 from ovray.driver.session import has_ray, ray_session

@@ -16,6 +16,7 @@ from ovray.core.events import JobSubmitted
 from ovray.core.scheduler import Scheduler
 from ovray.devices.records import Plan, ReplicaSpec
 from ovray.driver.job import JOB, JobDriver, Outcome, Progress
+from ovray.driver.lifecycle import ReplicaStart
 from ovray.driver.placement import PlacementOptions, place
 from ovray.driver.session import ray_session
 from ovray.driver.transport import Inbox, RayTransport
@@ -250,7 +251,9 @@ def _score(
             lease_timeout_s=options.placement.lease_timeout_s,
         )
         transport.put(workload, ScoringWork(rows=rows, folder=taken.folder))
-        replicas = [(spec, compile_properties(spec, options.config)) for spec in plan.replicas]
+        replicas = [
+            ReplicaStart(spec=spec, properties=compile_properties(spec, options.config)) for spec in plan.replicas
+        ]
 
         def piece_of(start: int, stop: int) -> Chunk:
             return Chunk(start=start, stop=stop, slices=data.slices(start, stop))
