@@ -8,7 +8,6 @@ import atexit
 import itertools
 import math
 import os
-import queue
 import threading
 import time
 import weakref
@@ -105,6 +104,7 @@ class RequestPool:
         self._unfinished = _Countdown()
         #: Set once, and then nothing is taken any more.
         self._over: OvrayError | None = None
+        self._closing = False
         self._first_ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ovray-driver", daemon=True)
 
@@ -247,9 +247,8 @@ class RequestPool:
 
     def _run(self) -> None:
         try:
-            while not isinstance(note := self._next_note(), _Closing):
-                if note is not None:
-                    self._take(note)
+            while not self._closing:
+                self._take(self._inbox.get_all(self._loop.due_in_s))
                 self._loop.tick()
                 if self._replicas.first_ready_s is not None:
                     self._first_ready.set()
@@ -264,31 +263,27 @@ class RequestPool:
             self._transport.close()
             self._let_go()
 
-    def _next_note(self) -> Any:
-        try:
-            return self._inbox.get(timeout=self._loop.due_in_s)
-        except queue.Empty:
-            return None
-
-    def _take(self, note: Any) -> None:
-        if isinstance(note, Call):
-            self._loop.submit(note)
-        elif isinstance(note, events.RequestCancelled):
-            self._loop.feed(note)
-        elif isinstance(note, _Errand):
-            _carry_out(note)
-        else:
-            self._loop.take(note)
+    def _take(self, notes: Sequence[Any]) -> None:
+        calls = [note for note in notes if isinstance(note, Call)]
+        if calls:
+            self._loop.submit(calls)
+        for note in notes:
+            if isinstance(note, Call):
+                continue
+            if isinstance(note, events.RequestCancelled):
+                self._loop.feed(note)
+            elif isinstance(note, _Errand):
+                _carry_out(note)
+            elif isinstance(note, _Closing):
+                self._closing = True
+            else:
+                self._loop.take(note)
 
     def _end_what_is_left(self) -> None:
         """Tells everybody who still waits for something that it will not come."""
         error = self._over or ReplicaError("the driver thread has ended")
         self._loop.end_all(error)
-        while True:
-            try:
-                note = self._inbox.get_nowait()
-            except queue.Empty:
-                return
+        for note in self._inbox.get_all(0.0):
             if isinstance(note, Call):
                 self._loop.refuse(note, error)
             elif isinstance(note, _Errand):

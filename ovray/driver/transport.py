@@ -3,7 +3,6 @@
 May not enter: decisions, the scheduler.  Answers arrive as messages.py in the inbox, from threads of Ray's.
 """
 
-import queue
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ovray.core.ids import DispatchId, ReplicaId
 from ovray.devices.records import ReplicaSpec
+from ovray.driver.mailbox import Mailbox
 from ovray.driver.messages import (
     Answered,
     Gone,
@@ -34,7 +34,7 @@ from ovray.replica.orphans import this_process
 from ovray.replica.workload import RequestWorkload, Work, Workload
 
 #: Where messages arrive; a pool's also takes what its callers ask of the driver thread.
-Inbox = queue.SimpleQueue[Any]
+Inbox = Mailbox
 
 #: How long replicas that are told to go may take to say that their cores are free; they need milliseconds.
 LET_GO_TIMEOUT_S = 2.0
