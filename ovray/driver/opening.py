@@ -6,6 +6,7 @@ May not enter: requests, OpenVINO's objects other than the model to pack.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 import openvino as ov
 
@@ -13,12 +14,15 @@ from ovray.core.policies import SchedulePolicy
 from ovray.core.scheduler import Scheduler
 from ovray.core.settings import SchedulerSettings
 from ovray.devices.records import Hint, Plan, ReplicaSpec
+from ovray.driver.arena import Arena, ArenaStorage, ProcessStorage
+from ovray.driver.host_transport import HostTransport
 from ovray.driver.lifecycle import ReplicaStart
 from ovray.driver.placement import PlacementOptions, place
-from ovray.driver.pool import RequestPool
+from ovray.driver.pool import RequestPool, TensorStorage
 from ovray.driver.room import Room
 from ovray.driver.session import held_session
-from ovray.driver.transport import Inbox, RayTransport
+from ovray.driver.transport import Inbox, Outlet, RayTransport, Transport
+from ovray.errors import ConfigError
 from ovray.replica.model import pack
 from ovray.replica.properties import compile_properties
 from ovray.replica.workload import Batching, Merging, RequestWorkload
@@ -26,6 +30,25 @@ from ovray.replica.workload import Batching, Merging, RequestWorkload
 #: Requests that may wait or run at once before submitters wait, and the bytes of their inputs.
 MAX_REQUESTS = 10_000
 MAX_BYTES = 1 << 30
+
+
+class Carriers(Enum):
+    """Says what may carry requests to replicas of the driver's own host; those of others get them through Ray."""
+
+    SOCKET = "socket"  # and Ray, where there is none
+    RAY = "ray"
+
+    @staticmethod
+    def parse(environment: Mapping[str, str]) -> "Carriers":
+        """Reads ``OVRAY_TRANSPORT``.
+
+        Raises:
+            ConfigError: it is neither ``socket`` nor ``ray``.
+        """
+        wanted = environment.get("OVRAY_TRANSPORT") or Carriers.SOCKET.value
+        if wanted not in {carriers.value for carriers in Carriers}:
+            raise ConfigError(f"OVRAY_TRANSPORT is {wanted!r}; set it to 'socket' or 'ray', or not at all")
+        return Carriers(wanted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +63,7 @@ class PoolOptions:
     policy: SchedulePolicy = SchedulePolicy.FASTEST_COMPLETION
     batching: Batching = field(default_factory=Batching)
     address: str | None = None
+    carriers: Carriers = field(default_factory=lambda: Carriers.parse(os.environ))
     max_requests: int = MAX_REQUESTS
     max_bytes: int = MAX_BYTES
 
@@ -69,12 +93,7 @@ def open_pool(model: ov.Model, options: PoolOptions) -> OpenPool:
     try:
         plan = place(options.placement)
         inbox: Inbox = Inbox()
-        transport = RayTransport(
-            inbox,
-            owner=f"ovray pool of {model.get_friendly_name()}, driver pid {os.getpid()}",
-            lease_timeout_s=options.placement.lease_timeout_s,
-        )
-        transport.put(workload, None)
+        transport, storage = _transport(inbox, workload, options)
     except BaseException:
         held_session.let_go()
         raise
@@ -86,6 +105,7 @@ def open_pool(model: ov.Model, options: PoolOptions) -> OpenPool:
         transport,
         inbox,
         Room(max_requests=options.max_requests, max_bytes=options.max_bytes),
+        storage,
         held_session.let_go,
     )
     try:
@@ -99,6 +119,24 @@ def open_pool(model: ov.Model, options: PoolOptions) -> OpenPool:
         pool.close()
         raise
     return OpenPool(pool=pool, plan=plan)
+
+
+def _transport(inbox: Inbox, workload: RequestWorkload, options: PoolOptions) -> tuple[Transport, TensorStorage]:
+    """Makes what carries requests, and what keeps them until it does."""
+
+    def through_ray(outlet: Outlet) -> RayTransport:
+        transport = RayTransport(
+            outlet,
+            owner=f"ovray pool, driver pid {os.getpid()}",
+            lease_timeout_s=options.placement.lease_timeout_s,
+        )
+        transport.put(workload, None)
+        return transport
+
+    if options.carriers is Carriers.RAY:
+        return through_ray(inbox), ProcessStorage()
+    arena = Arena(options.max_bytes)
+    return HostTransport(inbox, arena, through_ray), ArenaStorage(arena)
 
 
 def _batching(options: PoolOptions) -> Batching:

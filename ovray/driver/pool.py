@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as AnswerTimeoutError
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ovray.core import events
@@ -68,6 +67,18 @@ class _Closing:
     """The last note in the inbox."""
 
 
+class TensorStorage(Protocol):
+    """Keeps the tensors of requests from their submission to their end.  Safe to use from many threads."""
+
+    def keep(self, tensor: NDArray[Any]) -> NDArray[Any]:
+        """Copies a tensor; the copy is C-contiguous."""
+        ...
+
+    def forget(self, kept: Iterable[NDArray[Any]]) -> None:
+        """Says that nobody needs these copies any more."""
+        ...
+
+
 class RequestPool:
     """Spreads requests over replicas that it starts and ends.  Safe to use from many threads.
 
@@ -80,6 +91,7 @@ class RequestPool:
         transport: Transport,
         inbox: Inbox,
         room: Room,
+        storage: TensorStorage,
         let_go: Callable[[], None],
     ) -> None:
         """Stores; ``start`` acts.
@@ -89,11 +101,13 @@ class RequestPool:
             transport: carries what is sent; its answers go to ``inbox``.
             inbox: also takes what other threads want of the driver thread.
             room: bounds the requests that have not ended.
+            storage: keeps their tensors.
             let_go: is called last, when the replicas have ended.
         """
         self._inbox = inbox
         self._transport = transport
         self._room = room
+        self._storage = storage
         self._let_go = let_go
         self._replicas = ReplicaSet(transport)
         self._loop = RequestLoop(
@@ -147,14 +161,14 @@ class RequestPool:
             ReplicaError: the pool is closed or broken, or had no room before the deadline.
         """
         self.check_open()
-        taken = tuple(np.array(tensor, order="C") for tensor in tensors)
-        size_bytes = sum(tensor.nbytes for tensor in taken)
+        size_bytes = sum(tensor.nbytes for tensor in tensors)
         submitted_s = time.monotonic()
         if not self._room.enter(size_bytes, deadline_s, self.check_open):
             raise ReplicaError(
                 f"{self._room.max_requests} requests or {self._room.max_bytes >> 20} MiB of inputs were waiting or"
                 f" running, and none ended within the deadline of {deadline_s:g} s; the request was not taken"
             )
+        taken = tuple(map(self._storage.keep, tensors))
         request = RequestId(next(self._request_ids))
         asked = events.RequestSubmitted(
             request=request,
@@ -165,6 +179,7 @@ class RequestPool:
         )
 
         def leave(how: Ended) -> None:
+            self._storage.forget(taken)
             self._room.leave(size_bytes)
             try:
                 ended(how)
@@ -276,6 +291,8 @@ class RequestPool:
                 _carry_out(note)
             elif isinstance(note, _Closing):
                 self._closing = True
+            elif callable(note):
+                note()  # a transport's, which touches its sockets on this thread only
             else:
                 self._loop.take(note)
 

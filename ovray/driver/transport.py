@@ -36,6 +36,15 @@ from ovray.replica.workload import RequestWorkload, Work, Workload
 #: Where messages arrive; a pool's also takes what its callers ask of the driver thread.
 Inbox = Mailbox
 
+
+class Outlet(Protocol):
+    """Is the end of an inbox that messages are put into."""
+
+    def put(self, note: Any) -> None:
+        """Leaves a message."""
+        ...
+
+
 #: How long replicas that are told to go may take to say that their cores are free; they need milliseconds.
 LET_GO_TIMEOUT_S = 2.0
 
@@ -83,7 +92,7 @@ class RayTransport:
     Model and work are put into the object store once; Ray brings them once to each host.
     """
 
-    def __init__(self, inbox: Inbox, *, owner: str, lease_timeout_s: float) -> None:
+    def __init__(self, inbox: Outlet, *, owner: str, lease_timeout_s: float) -> None:
         """Stores; replicas are started one by one with ``start``.
 
         Args:
@@ -159,6 +168,16 @@ class RayTransport:
         actor = self._actors.get(replica)
         if actor is not None:
             self._watch(actor.cancel.remote(dispatch), lambda _: None)
+
+    def connect(self, replica: ReplicaId, path: str, on_error: Callable[[Exception], None]) -> None:
+        """Has a replica connect to a socket of its host; where it cannot, calls ``on_error`` on a thread of Ray's."""
+
+        def on_answer(answer: Future[Any]) -> None:
+            error = _error_of(answer)
+            if error is not None:
+                on_error(error)
+
+        self._watch(self._actors[replica].connect.remote(path), on_answer)
 
     def probe(self, replica: ReplicaId) -> None:
         def on_answer(answer: Future[Any]) -> None:

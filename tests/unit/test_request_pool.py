@@ -14,6 +14,7 @@ import pytest
 from ovray.core.ids import ReplicaId
 from ovray.core.scheduler import Scheduler
 from ovray.devices.records import ReplicaSpec
+from ovray.driver.arena import ProcessStorage
 from ovray.driver.calls import Ended
 from ovray.driver.lifecycle import ReplicaStart
 from ovray.driver.pool import RequestPool
@@ -45,7 +46,7 @@ def _pool(seed: int = 0, max_requests: int = 1000) -> tuple[RequestPool, Answeri
     inbox: Inbox = Inbox()
     transport = AnsweringTransport(inbox, seed)
     room = Room(max_requests=max_requests, max_bytes=1 << 20)
-    return RequestPool(Scheduler(), transport, inbox, room, lambda: None), transport
+    return RequestPool(Scheduler(), transport, inbox, room, ProcessStorage(), lambda: None), transport
 
 
 @contextmanager
