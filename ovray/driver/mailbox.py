@@ -60,9 +60,18 @@ class Mailbox:
                 taken.append(self._notes.popleft())
         return taken
 
-    def watch(self, file: int, on_readable: Callable[[], None]) -> None:
-        """Calls ``on_readable`` on the taker's thread whenever ``file`` can be read.  Call it there, too."""
-        self._selector.register(file, selectors.EVENT_READ, on_readable)
+    def watch(
+        self, file: int, on_readable: Callable[[], None], on_writable: Callable[[], None] | None = None
+    ) -> None:
+        """Calls back on the taker's thread whenever ``file`` can be read, or written; replaces an earlier watch.
+
+        To be called on the taker's thread, too.
+        """
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if on_writable else 0)
+        if file in self._selector.get_map():
+            self._selector.modify(file, events, (on_readable, on_writable))
+        else:
+            self._selector.register(file, events, (on_readable, on_writable))
 
     def unwatch(self, file: int) -> None:
         """Undoes ``watch``."""
@@ -73,8 +82,12 @@ class Mailbox:
         # Who put a note in just before saw nobody waiting, so it has to be seen here.
         found = self._selector.select(0.0 if self._notes else timeout_s)
         self._is_waiting = False
-        for key, _ in found:
+        for key, events in found:
             if key.data is None:
                 os.eventfd_read(self._wake)
-            else:
-                key.data()
+                continue
+            on_readable, on_writable = key.data
+            if events & selectors.EVENT_WRITE:
+                on_writable()
+            if events & selectors.EVENT_READ and key.fd in self._selector.get_map():
+                on_readable()
