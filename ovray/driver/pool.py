@@ -25,6 +25,7 @@ from ovray.core.scheduler import Scheduler
 from ovray.core.snapshot import Snapshot
 from ovray.driver.calls import Call, Ended
 from ovray.driver.lifecycle import ReplicaSet, ReplicaStart
+from ovray.driver.messages import Replied
 from ovray.driver.request_loop import RequestLoop
 from ovray.driver.room import Room
 from ovray.driver.transport import Inbox, Transport
@@ -288,8 +289,11 @@ class RequestPool:
         calls = [note for note in notes if isinstance(note, Call)]
         if calls:
             self._loop.submit(calls)
+        replied = [note for note in notes if isinstance(note, Replied)]
+        if replied:
+            self._loop.take_replies(replied)
         for note in notes:
-            if isinstance(note, Call):
+            if isinstance(note, (Call, Replied)):
                 continue
             if isinstance(note, events.RequestCancelled):
                 self._loop.feed(note)

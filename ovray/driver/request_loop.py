@@ -71,7 +71,7 @@ class RequestLoop:
         """Takes in what a replica said."""
         match message:
             case messages.Replied():
-                self._take_replies(message.replica, message.replies)
+                self.take_replies((message,))
             case messages.Refused():
                 self._take_failure(message.replica, message.dispatch, message.error)
             case messages.Answered():
@@ -122,13 +122,22 @@ class RequestLoop:
 
     # --- messages become events -----------------------------------------------------------------------------
 
-    def _take_replies(self, replica: ReplicaId, replies: Sequence[Reply]) -> None:
-        self._replies = {DispatchId(reply.dispatch): reply for reply in replies if reply.error is None}
-        self._feed_all([events.Completed(replica=replica, dispatch=dispatch) for dispatch in self._replies])
-        self._replies = {}
-        for reply in replies:
-            if reply.error is not None:
-                self._take_failure(replica, DispatchId(reply.dispatch), reply.error)
+    def take_replies(self, messages_: Sequence[messages.Replied]) -> None:
+        """Takes in what replicas answered."""
+        completed: list[events.Event] = []
+        for message in messages_:
+            for reply in message.replies:
+                dispatch = DispatchId(reply.dispatch)
+                if reply.error is None:
+                    self._replies[dispatch] = reply
+                    completed.append(events.Completed(replica=message.replica, dispatch=dispatch))
+        if completed:
+            self._feed_all(completed)
+            self._replies.clear()
+        for message in messages_:
+            for reply in message.replies:
+                if reply.error is not None:
+                    self._take_failure(message.replica, DispatchId(reply.dispatch), reply.error)
 
     def _take_failure(self, replica: ReplicaId, dispatch: DispatchId, error: Exception) -> None:
         is_input = isinstance(error, DataError)
