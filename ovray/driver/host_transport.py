@@ -27,17 +27,23 @@ class HostTransport:
     """Is ``Transport`` for requests."""
 
     def __init__(
-        self, inbox: Mailbox, arena: Arena, make_ray_transport: Callable[["StartedTap"], RayTransport]
+        self,
+        inbox: Mailbox,
+        arena: Arena,
+        client: str,
+        make_ray_transport: Callable[["StartedTap"], RayTransport],
     ) -> None:
         """Stores.
 
         Args:
             inbox: where answers go, and whose taker's thread does what is done here.
             arena: where tensors lie that need not travel; is closed with the transport.
+            client: what replicas know this driver by.
             make_ray_transport: makes what starts replicas, with this inbox.
         """
         self._inbox = inbox
         self._arena = arena
+        self._client = client
         self._ray = make_ray_transport(StartedTap(inbox, self._connect))
         self._own_node: str = ray.get_runtime_context().get_node_id()
         self._specs: dict[ReplicaId, ReplicaSpec] = {}
@@ -63,7 +69,7 @@ class HostTransport:
         if link is None:
             self._ray.cancel(replica, dispatch)
         else:
-            link.cancel(dispatch)
+            link.cancel(self._client, dispatch)
 
     def probe(self, replica: ReplicaId) -> None:
         self._ray.probe(replica)

@@ -93,9 +93,9 @@ class LocalLink:
         """Sends requests; they come back as ``Replied``, or the replica as ``Gone``."""
         self._send(write_envelope(envelope, self._arena))
 
-    def cancel(self, dispatch: int) -> None:
+    def cancel(self, client: str, dispatch: int) -> None:
         """Says that nobody needs a request any more."""
-        self._send(write_cancel(Cancel(dispatch)))
+        self._send(write_cancel(Cancel(client, dispatch)))
 
     def close(self) -> None:
         """Hangs up.  A second call does nothing."""

@@ -3,6 +3,7 @@
 May not enter: requests, OpenVINO's objects other than the model to pack.
 """
 
+import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,10 +19,10 @@ from ovray.driver.arena import Arena, ArenaStorage, ProcessStorage
 from ovray.driver.host_transport import HostTransport
 from ovray.driver.lifecycle import ReplicaStart
 from ovray.driver.placement import PlacementOptions, place
-from ovray.driver.pool import RequestPool, TensorStorage
+from ovray.driver.pool import Carriage, RequestPool
 from ovray.driver.room import Room
 from ovray.driver.session import held_session
-from ovray.driver.transport import Inbox, Outlet, RayTransport, Transport
+from ovray.driver.transport import Inbox, Outlet, RayTransport
 from ovray.errors import ConfigError
 from ovray.replica.model import pack
 from ovray.replica.properties import compile_properties
@@ -68,6 +69,9 @@ class PoolOptions:
     max_bytes: int = MAX_BYTES
 
 
+_numbers = itertools.count()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenPool:
     """Is a pool that serves, and the plan that it was started by."""
@@ -92,8 +96,7 @@ def open_pool(model: ov.Model, options: PoolOptions) -> OpenPool:
     held_session.take(options.address)
     try:
         plan = place(options.placement)
-        inbox: Inbox = Inbox()
-        transport, storage = _transport(inbox, workload, options)
+        carriage = _carriage(workload, options)
     except BaseException:
         held_session.let_go()
         raise
@@ -102,10 +105,8 @@ def open_pool(model: ov.Model, options: PoolOptions) -> OpenPool:
         Scheduler(
             policy=options.policy, settings=SchedulerSettings(max_waiting_requests=2 * options.max_requests)
         ),
-        transport,
-        inbox,
+        carriage,
         Room(max_requests=options.max_requests, max_bytes=options.max_bytes),
-        storage,
         held_session.let_go,
     )
     try:
@@ -121,27 +122,30 @@ def open_pool(model: ov.Model, options: PoolOptions) -> OpenPool:
     return OpenPool(pool=pool, plan=plan)
 
 
-def _transport(inbox: Inbox, workload: RequestWorkload, options: PoolOptions) -> tuple[Transport, TensorStorage]:
-    """Makes what carries requests, and what keeps them until it does."""
+def _carriage(workload: RequestWorkload, options: PoolOptions) -> Carriage:
+    inbox: Inbox = Inbox()
+    client = f"{os.uname().nodename}:{os.getpid()}:{next(_numbers)}"
 
     def through_ray(outlet: Outlet) -> RayTransport:
         transport = RayTransport(
             outlet,
             owner=f"ovray pool, driver pid {os.getpid()}",
             lease_timeout_s=options.placement.lease_timeout_s,
+            client=client,
         )
         transport.put(workload, None)
         return transport
 
     if options.carriers is Carriers.RAY:
-        return through_ray(inbox), ProcessStorage()
+        return Carriage(client=client, inbox=inbox, transport=through_ray(inbox), storage=ProcessStorage())
     arena = Arena(options.max_bytes)
-    return HostTransport(inbox, arena, through_ray), ArenaStorage(arena)
+    transport = HostTransport(inbox, arena, client, through_ray)
+    return Carriage(client=client, inbox=inbox, transport=transport, storage=ArenaStorage(arena))
 
 
 def _batching(options: PoolOptions) -> Batching:
     """Turns joining off where every request is to be answered as soon as it can be."""
-    if options.placement.hint is Hint.LATENCY and options.batching == Batching():
+    if options.placement.hint is Hint.LATENCY:
         return Batching(merging=Merging.NEVER)
     return options.batching
 

@@ -92,17 +92,19 @@ class RayTransport:
     Model and work are put into the object store once; Ray brings them once to each host.
     """
 
-    def __init__(self, inbox: Outlet, *, owner: str, lease_timeout_s: float) -> None:
+    def __init__(self, inbox: Outlet, *, owner: str, lease_timeout_s: float, client: str | None = None) -> None:
         """Stores; replicas are started one by one with ``start``.
 
         Args:
             inbox: where answers go.
             owner: what core leases say of us to those who wait for the same cores.
             lease_timeout_s: how long a replica waits for cores that others hold.
+            client: what replicas that serve requests know this driver by.
         """
         self._inbox = inbox
         self._owner = owner
         self._lease_timeout_s = lease_timeout_s
+        self._client = client
         self._driver = this_process()
         self._workload: Any = None
         self._work: Any = None
@@ -167,10 +169,10 @@ class RayTransport:
     def cancel(self, replica: ReplicaId, dispatch: DispatchId) -> None:
         actor = self._actors.get(replica)
         if actor is not None:
-            self._watch(actor.cancel.remote(dispatch), lambda _: None)
+            self._watch(actor.cancel.remote(dispatch, self._client), lambda _: None)
 
     def connect(self, replica: ReplicaId, path: str, on_error: Callable[[Exception], None]) -> None:
-        """Has a replica connect to a socket of its host; where it cannot, calls ``on_error`` on a thread of Ray's."""
+        """Has a replica connect to a socket of its host; if it cannot, tells ``on_error`` on a thread of Ray's."""
 
         def on_answer(answer: Future[Any]) -> None:
             error = _error_of(answer)

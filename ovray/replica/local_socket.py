@@ -99,7 +99,7 @@ class LocalSocket:
                 for frame in reader.feed(memoryview(room)[:count]):
                     message = read_message(frame, self._memory)
                     if isinstance(message, Cancel):
-                        self._server.cancel(message.dispatch)
+                        self._server.cancel(message.dispatch, message.client)
                     else:
                         self._server.submit(message, self._answer)
 

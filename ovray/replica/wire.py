@@ -26,6 +26,7 @@ Tensors = tuple[NDArray[Any], ...]
 class Cancel(NamedTuple):
     """Says that nobody needs a request any more."""
 
+    client: str
     dispatch: int
 
 
@@ -69,14 +70,14 @@ def write_envelope(envelope: Envelope, shared: SharedMemory) -> list[Buffer]:
 
 def write_cancel(cancel: Cancel) -> list[Buffer]:
     """Returns the parts of a cancellation's frame."""
-    return write_frame(cancel.dispatch, [])
+    return write_frame(tuple(cancel), [])
 
 
 def read_message(frame: Frame, shared: SharedMemory) -> Envelope | Cancel:
     """Reads what a driver said.  The tensors are views of the frame or of the shared memory: not to be written."""
-    if isinstance(frame.head, int):
-        return Cancel(frame.head)
     client, groups = frame.head
+    if isinstance(groups, int):
+        return Cancel(client, dispatch=groups)
     buffers = iter(frame.buffers)
     requests: list[Request] = []
     for dispatches, shapes, described in groups:

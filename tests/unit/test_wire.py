@@ -94,9 +94,7 @@ def test_replies_arrive_as_they_were_and_are_their_readers_own() -> None:
         for number, tensors in enumerate([*TENSORS.values(), *[TENSORS["numbers"]] * 20])
     ]
     replies.append(
-        Reply(
-            dispatch=99, outputs=None, error=DataError("no such word"), queued_s=0.0, infer_s=0.0, batch_rows=0
-        )
+        Reply(dispatch=99, outputs=None, error=DataError("no such word"), queued_s=0.0, infer_s=0.0, batch_rows=0)
     )
 
     read = read_replies(_one_frame(write_replies(replies)))
@@ -117,14 +115,16 @@ def test_replies_arrive_as_they_were_and_are_their_readers_own() -> None:
 
 
 def test_a_cancellation_arrives() -> None:
-    assert read_message(_one_frame(write_cancel(Cancel(17))), NoSharedMemory()) == Cancel(17)
+    assert read_message(_one_frame(write_cancel(Cancel("me", 17))), NoSharedMemory()) == Cancel("me", 17)
 
 
 def test_frames_are_found_in_pieces_of_any_size() -> None:
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    sent: list[tuple[int, list[bytes]]] = [(number, [CHANCE.bytes(chance.randint(0, 5000)) for _ in range(number % 4)]) for number in range(50)]
+    sent: list[tuple[int, list[bytes]]] = [
+        (number, [CHANCE.bytes(chance.randint(0, 5000)) for _ in range(number % 4)]) for number in range(50)
+    ]
     stream = b"".join(_whole(write_frame(head, buffers)) for head, buffers in sent)
 
     reader, came, at = FrameReader(), [], 0
@@ -191,4 +191,3 @@ def test_when_the_arena_is_full_tensors_are_kept_elsewhere() -> None:
     assert arena.offset_of(second) is None
     storage.forget([first, second])
     assert arena.offset_of(storage.keep(tensor)) is not None
-
