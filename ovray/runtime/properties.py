@@ -6,6 +6,7 @@ May not enter: setting, options before compiling (options.py).  What only a devi
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import openvino as ov
 from openvino.properties import hint, intel_auto
 
 from ovray.errors import ConfigError
@@ -27,6 +28,16 @@ def _device_properties(serving: Serving) -> Any:
     return {device: dict(properties) for device, properties in serving.options.device_config.items()}
 
 
+def _precision(serving: Serving) -> Any:
+    precisions = {replica.precision for replica in serving.replicas() if replica.precision}
+    if len(precisions) > 1:
+        raise ConfigError(
+            f"replicas compute in {' and '.join(sorted(precisions))}; compile with INFERENCE_PRECISION_HINT to have one"
+            " for all; compiled.stats() shows which has which"
+        )
+    return getattr(ov.Type, precisions.pop()) if precisions else ov.Type.dynamic
+
+
 #: What is known without asking a replica.
 ANSWERS: Mapping[str, Answer] = {
     "SUPPORTED_PROPERTIES": lambda serving: supported(serving),
@@ -35,6 +46,7 @@ ANSWERS: Mapping[str, Answer] = {
     "EXECUTION_DEVICES": lambda serving: serving.execution_devices(),
     "MULTI_DEVICE_PRIORITIES": lambda serving: ",".join(serving.priorities),
     "PERFORMANCE_HINT": _performance_hint,
+    "INFERENCE_PRECISION_HINT": _precision,
     "SCHEDULE_POLICY": _schedule_policy,
     "DEVICE_PROPERTIES": _device_properties,
 }

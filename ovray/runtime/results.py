@@ -53,12 +53,19 @@ class Text(Enum):
 
 def results_of(outputs: Sequence[Array], ports: Ports, text: Text = Text.DECODED) -> OVDict:
     """Gives outputs, in the order of the ports, the form that callers know."""
-    return OVDict({port: as_numpy(array, text) for port, array in zip(ports.outputs, outputs, strict=True)})
+    return OVDict(
+        {port: _writable(as_numpy(array, text)) for port, array in zip(ports.outputs, outputs, strict=True)}
+    )
 
 
 def copied(results: Mapping[ov.Output, Array]) -> OVDict:
     """Copies results, so that their holder may write into them."""
     return OVDict({port: array.copy() for port, array in results.items()})
+
+
+def _writable(array: Array) -> Array:
+    """Copies what Ray shares between processes, and so hands over read-only."""
+    return array if array.flags.writeable else array.copy()
 
 
 def as_numpy(array: Array, text: Text) -> Array:

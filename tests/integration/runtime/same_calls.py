@@ -92,7 +92,7 @@ INPUT_FORMS: dict[str, Callable[[Served], Any]] = {
     "three inputs for two": lambda c: c.pair([GRID, FACTOR, FACTOR]),
     "an array for two inputs": lambda c: c.pair(GRID),
     "a Tensor for two inputs": lambda c: c.pair(tensor(GRID)),
-    "inputs that do not go together": lambda c: c.pair([GRID, np.ones(3, "f4")]),
+    "inputs that do not go together": lambda c: c.refusing([GRID, np.ones(3, "f4")]),
     "one of two inputs": lambda c: c.request("pair").infer({0: GRID}),
     "one row of an open batch": lambda c: c.perceptron(ROWS[:1]),
     "many rows of an open batch": lambda c: c.perceptron(np.tile(ROWS, (20, 1))),
@@ -347,7 +347,7 @@ def _queue_results_by_slot(c: Served) -> Any:
     for row in range(2):
         queue.start_async(SIX * row, row)
     queue.wait_all()
-    return [(request.userdata, request.results["sum"]) for request in queue]
+    return [(userdata, request.results["sum"]) for userdata, request in zip(queue.userdata, queue, strict=True)]
 
 
 QUEUES: dict[str, Callable[[Served], Any]] = {
@@ -371,7 +371,7 @@ QUEUES: dict[str, Callable[[Served], Any]] = {
     "a queue and a name that is not there": lambda c: c.queue("bare").start_async({"nope": SIX}),
     "a queue and inputs that do not go together": lambda c: (
         lambda q: then(q.start_async([GRID, np.ones(3, "f4")]), q.wait_all())
-    )(c.queue("pair")),
+    )(c.queue("refusing")),
 }
 
 PORTS_AND_PROPERTIES: dict[str, Callable[[Served], Any]] = {

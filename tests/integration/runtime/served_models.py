@@ -69,6 +69,8 @@ class Served:
         "perceptron": models.a_perceptron,
         "bare": models.a_model_without_batch,
         "pair": models.a_pair_model,
+        # For inputs that the graph refuses, which OpenVINO does not forget at once.
+        "refusing": models.a_pair_model,
         "echo": models.an_echo_model,
         "doubler": a_doubler,
         "types": a_model_of_all_types,
