@@ -179,6 +179,7 @@ class AsyncInferQueue:
         """
         self._wait_for_idle()
         with self._changed:
+            self._callback_errors.raise_first()
             return self._idle[0] if self._idle else 0
 
     @property

@@ -93,7 +93,7 @@ INPUT_FORMS: dict[str, Callable[[Served], Any]] = {
     "an array for two inputs": lambda c: c.pair(GRID),
     "a Tensor for two inputs": lambda c: c.pair(tensor(GRID)),
     "inputs that do not go together": lambda c: c.refusing([GRID, np.ones(3, "f4")]),
-    "one of two inputs": lambda c: c.request("pair").infer({0: GRID}),
+    "one of two inputs": lambda c: c.request("refusing").infer({0: GRID}),
     "one row of an open batch": lambda c: c.perceptron(ROWS[:1]),
     "many rows of an open batch": lambda c: c.perceptron(np.tile(ROWS, (20, 1))),
     "no rows of an open batch": lambda c: c.perceptron(ROWS[:0]),
