@@ -62,7 +62,7 @@ class CompiledModel:
         Args and errors: as for ``InferRequest.infer``.
 
         Example:
-            >>> compiled({"features": [[0.5] * 32]})["total"].shape  # doctest: +SKIP
+            >>> compiled({"features": np.full((1, 32), 0.5)})["total"].shape
             (1, 1)
         """
         if not hasattr(self._of_thread, "request"):
@@ -204,8 +204,11 @@ class CompiledModel:
         """Ends the replicas; requests that have not ended end with an error.  A second call does nothing.
 
         Example:
-            >>> with ov.compile_model(model, "SIM", {"CACHE_DIR": ""}) as opened:  # doctest: +SKIP
-            ...     opened.close()
+            >>> opened = ov.compile_model(model, "SIM?ms=1")
+            >>> opened.close()
+            >>> opened(np.ones((1, 32)))
+            Traceback (most recent call last):
+            ovray.errors.ReplicaError: the model was closed; compile it again to infer
         """
         self.serving.pool.close()
 

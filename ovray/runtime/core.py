@@ -94,6 +94,7 @@ class Core(ov.Core):  # type: ignore[misc]  # openvino is untyped
         """
         if self._address is not None:
             options.setdefault("address", self._address)
+        options.setdefault("share_cores", Serving.is_any_open())
         read = self._read(model, weights)
         _refuse_states(read)
         pool_options = read_options(device_name, self._with_defaults(config or {}), options)

@@ -21,13 +21,16 @@ from ovray.driver.calls import Ended
 from ovray.driver.lifecycle import request_window
 from ovray.driver.opening import OpenPool, PoolOptions
 from ovray.driver.pool import PoolSnapshot, RequestPool
-from ovray.errors import ConfigError
+from ovray.errors import ConfigError, OvrayError
 from ovray.runtime.callbacks import CallbackThreads
 from ovray.runtime.ports import Ports
 
 #: For how long the number of requests that keeps all replicas busy is taken for known.  It changes when replicas
 #: come or go.
 _WANTED_FOR_S = 0.5
+
+#: The pools of this process; those that were closed are still among them for a while.
+_here: "weakref.WeakSet[Serving]" = weakref.WeakSet()
 
 _READY = ReplicaState.READY.value
 
@@ -96,6 +99,21 @@ class Serving:
         # Whoever drops the last reference may be the driver thread or a destructor; the pool ends on its own
         # thread.
         weakref.finalize(self, self.pool.close).atexit = False
+        _here.add(self)
+
+    @staticmethod
+    def is_any_open() -> bool:
+        """Says whether a model of this process is being served."""
+        return any(serving.is_open for serving in list(_here))
+
+    @property
+    def is_open(self) -> bool:
+        """Says whether requests are taken."""
+        try:
+            self.pool.check_open()
+        except OvrayError:
+            return False
+        return True
 
     def submit(self, arrays: Sequence[NDArray[Any]], terms: Terms, ended: Callable[[Ended], None]) -> RequestId:
         """Takes a request; waits while the pool has no room for it.
