@@ -23,8 +23,8 @@ class ServingOptions(TypedDict, total=False):
     #: ``HOST:PORT`` of a Ray head; without it the Ray of this process, ``RAY_ADDRESS``, one that runs on this
     #: machine, or one of its own.
     address: str | None
-    #: Lets replicas run on cores that others hold.  Without it the first model of a process has its cores to itself,
-    #: and further ones share them with it, as models do in OpenVINO.
+    #: Lets replicas run on cores that others hold.  Without it the first model of a process has its cores to
+    #: itself, and further ones share them with it, as models do in OpenVINO.
     share_cores: bool
     #: Seconds to wait for cores that others hold.
     lease_timeout_s: float

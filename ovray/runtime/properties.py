@@ -32,8 +32,8 @@ def _precision(serving: Serving) -> Any:
     precisions = {replica.precision for replica in serving.replicas() if replica.precision}
     if len(precisions) > 1:
         raise ConfigError(
-            f"replicas compute in {' and '.join(sorted(precisions))}; compile with INFERENCE_PRECISION_HINT to have one"
-            " for all; compiled.stats() shows which has which"
+            f"replicas compute in {' and '.join(sorted(precisions))}; compile with INFERENCE_PRECISION_HINT to"
+            " have one for all; compiled.stats() shows which has which"
         )
     return getattr(ov.Type, precisions.pop()) if precisions else ov.Type.dynamic
 

@@ -1,8 +1,9 @@
 """Compiles the same models with openvino and with ovray, for tests that hold one against the other."""
 
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import openvino as ov
@@ -65,7 +66,7 @@ def _numpy_type(name: str) -> Any:
 class Served:
     """Holds the models of one side, each compiled when it is first asked for."""
 
-    MAKERS = {
+    MAKERS: ClassVar[Mapping[str, Callable[[], ov.Model]]] = {
         "perceptron": models.a_perceptron,
         "bare": models.a_model_without_batch,
         "pair": models.a_pair_model,
