@@ -11,7 +11,7 @@ import openvino as ov
 from ovray.replica.envelope import Envelope, Reply, Request
 from ovray.replica.model import pack
 from ovray.replica.openvino_requests import OpenVINORequests
-from ovray.replica.request_engine import RequestEngine
+from ovray.replica.request_engine import Inferred, Lane, RequestEngine
 from ovray.replica.serving import RequestServer
 from ovray.replica.workload import Batching, Merging, RequestWorkload
 
@@ -41,6 +41,32 @@ def a_server(engine: RequestEngine, batching: Batching = ALONE) -> Iterator[Requ
 def serving(model: ov.Model, batching: Batching = ALONE, **properties: str) -> Iterator[RequestServer]:
     with a_server(an_engine(model, batching, **properties), batching) as server:
         yield server
+
+
+class HeldEngine:
+    """A real engine whose inferences begin only once ``let_go`` was called."""
+
+    def __init__(self, engine: OpenVINORequests) -> None:
+        self._engine = engine
+        self._gate = threading.Event()
+        self.lanes = [_HeldLane(lane, self._gate) for lane in engine.lanes]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def let_go(self) -> None:
+        self._gate.set()
+
+
+class _HeldLane:
+    def __init__(self, lane: Lane, gate: threading.Event) -> None:
+        self._lane = lane
+        self._gate = gate
+        self.blame = lane.blame
+
+    def infer(self, requests: Sequence[Request]) -> Inferred:
+        assert self._gate.wait(DEADLINE_S), "nobody let go"
+        return self._lane.infer(requests)
 
 
 def an_envelope(inputs: Sequence[Sequence[Any]], client: str = "a driver", first: int = 0) -> Envelope:
