@@ -1,7 +1,7 @@
 """Serves requests in this process, with real OpenVINO and no Ray, for tests of what a replica does with them."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -99,8 +99,18 @@ class Answers:
             return list(self._replies)
 
 
-def alone(model: ov.Model, tensors: Sequence[np.ndarray], **properties: str) -> list[np.ndarray]:
-    """What plain OpenVINO gives for one request."""
+def plain_openvino(model: ov.Model, **properties: str) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """Returns what answers one request as plain OpenVINO does."""
     compiled = ov.Core().compile_model(model, "CPU", {**F32, **properties})
-    results = compiled.create_infer_request().infer(list(tensors))
-    return [results[index].copy() for index in range(len(model.outputs))]
+    request = compiled.create_infer_request()
+
+    def infer(tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
+        results = request.infer(list(tensors))
+        return [results[index].copy() for index in range(len(model.outputs))]
+
+    return infer
+
+
+def alone(model: ov.Model, tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What plain OpenVINO gives for one request."""
+    return plain_openvino(model)(tensors)

@@ -136,8 +136,11 @@ def test_a_client_that_waits_for_each_answer_is_soon_served_at_once() -> None:
     assert held[2:] == [False] * 4
 
 
-def test_auto_holds_nothing_back_and_takes_powers_of_two() -> None:
-    queue = a_queue(max_rows=64, benefits=BatchBenefits())
+def test_auto_holds_nothing_back_and_grows_by_doubling() -> None:
+    benefits = BatchBenefits()
+    for rows in (1, 2, 4) * 5:
+        benefits.of("shape").ended(rows, 0.001)  # however many rows: as long as rows are there, more is better
+    queue = a_queue(max_rows=64, benefits=benefits)
     flowing(queue, gap_s=0.01, until_s=5.0)
     queue.put([a_request(number, now_s=5.0) for number in range(7)], 5.0, found_busy=True)
 
@@ -182,9 +185,18 @@ def test_batches_grow_while_doubling_pays() -> None:
             # 1 ms a call and 0.1 ms a row, up to 4 rows; beyond, twice the rows take twice the time.
             benefit.ended(rows, (0.001 + 0.0001 * min(rows, 4)) * max(1, rows / 4))
 
-    assert benefit.choose(64) == 4
-    assert benefit.choose(3) == 2
-    assert benefit.choose(1) == 1
+    assert benefit.choose(1, 64) == 4
+    assert benefit.choose(1, 3) == 2
+    assert benefit.choose(1, 1) == 1
+
+
+def test_requests_of_several_rows_are_doubled_too() -> None:
+    benefit = BatchBenefit()
+    for rows in (3, 6) * 5:
+        benefit.ended(rows, 0.001)
+
+    assert benefit.choose(3, 20) == 12
+    assert benefit.choose(3, 11) == 6
 
 
 def test_a_size_that_did_not_pay_is_tried_again_after_a_while() -> None:
@@ -192,9 +204,19 @@ def test_a_size_that_did_not_pay_is_tried_again_after_a_while() -> None:
     for _ in range(5):
         benefit.ended(1, 0.001)
         benefit.ended(2, 0.002)
-    assert benefit.choose(2) == 1
+    assert benefit.choose(1, 2) == 1
 
-    for _ in range(1000):
+    for _ in range(1010):
         benefit.ended(1, 0.001)
 
-    assert benefit.choose(2) == 2
+    assert benefit.choose(1, 2) == 2
+
+
+def test_a_size_is_tried_only_once_the_smaller_is_measured_without_its_first_time() -> None:
+    benefit = BatchBenefit()
+    chosen = []
+    for _ in range(12):
+        chosen.append(benefit.choose(1, 100))
+        benefit.ended(chosen[-1], 0.001)
+
+    assert chosen == [1, 1, 1, 1, 2, 2, 2, 2, 4, 4, 4, 4]
