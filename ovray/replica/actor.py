@@ -22,6 +22,7 @@ from ovray.devices.telemetry import keep_telemetry_out
 from ovray.errors import ReplicaError
 from ovray.replica.engine import Engine, EngineInfo, Tensors
 from ovray.replica.envelope import Envelope, Reply
+from ovray.replica.local_socket import LocalSocket
 from ovray.replica.memory import bind_memory
 from ovray.replica.orphans import ProcessIdentity, end_with
 from ovray.replica.pinning import pin_process
@@ -122,6 +123,15 @@ class Replica:
             A reply for each request, in their order; errors are in the replies.
         """
         return self._started_server().ask(envelope)
+
+    @ray.method(concurrency_group="control")
+    def connect(self, path: str) -> None:
+        """Takes requests from a driver on this host over its socket, too, until the driver hangs up.
+
+        Raises:
+            ReplicaError: nobody of this user listens there.
+        """
+        LocalSocket(path, self._started_server())
 
     @ray.method(concurrency_group="control")
     def cancel(self, dispatch: int, client: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Serves requests inside a replica: they arrive in envelopes, wait, run alone or joined, and are answered singly.
+"""Serves requests inside a replica: they arrive in envelopes, wait, run alone or joined, and are answered.
 
 May not enter: ray, openvino, what waits for what (waiting.py), whose fault a failure is (the engine's lanes).
 
@@ -71,8 +71,9 @@ class RequestServer:
 
         Args:
             envelope: the requests.  Their arrays are read until they are answered.
-            answer: called once for each request, on some thread of the server or, for a request that cannot run,
-                on this one.  It should be quick: an infer request waits for its return.
+            answer: called with the replies to some of the requests, those of one inference together, until each
+                request has had one; on some thread of the server or, for a request that cannot run, on this one.
+                It should be quick: an infer request waits for its return.
         """
         accepted = []
         now_s = self._clock()
@@ -92,8 +93,8 @@ class RequestServer:
         replies: list[Reply] = []
         all_there = threading.Event()
 
-        def note(reply: Reply) -> None:
-            replies.append(reply)
+        def note(some: Sequence[Reply]) -> None:
+            replies.extend(some)
             if len(replies) == len(envelope.requests):
                 all_there.set()
 
@@ -130,7 +131,9 @@ class RequestServer:
         sample = self._engine.sample()
         request = Request(dispatch=number, tensors=sample.tensors, shapes=sample.shapes)
         answered: Future[Reply] = Future()
-        self.submit(Envelope(client=_PROBE_CLIENT, requests=(request,)), answered.set_result)
+        self.submit(
+            Envelope(client=_PROBE_CLIENT, requests=(request,)), lambda replies: answered.set_result(replies[0])
+        )
         try:
             reply = answered.result(timeout=timeout_s)
         except FutureTimeoutError as error:
@@ -224,6 +227,7 @@ class RequestServer:
         if self._benefits is not None and key is not None:
             with self._changed:
                 self._benefits.of(key).ended(rows, inferred.infer_s)
+        replies: dict[AnswerTo, list[Reply]] = {}
         for waiting, outputs in zip(batch, inferred.outputs, strict=True):
             reply = Reply(
                 dispatch=waiting.request.dispatch,
@@ -234,7 +238,9 @@ class RequestServer:
                 batch_rows=rows,
                 shapes=outputs.shapes,
             )
-            _tell(waiting.answer, reply)
+            replies.setdefault(waiting.answer, []).append(reply)
+        for answer, together in replies.items():
+            _tell(answer, *together)
 
     def _blame(self, lane: Lane, waiting: Waiting, began_s: float, failure: InferenceFailedError) -> None:
         try:
@@ -262,8 +268,8 @@ def _unforeseen(error: Exception) -> ReplicaError:
     return ReplicaError(f"the inference failed unexpectedly: {type(error).__name__}: {error}")
 
 
-def _tell(answer: AnswerTo, reply: Reply) -> None:
+def _tell(answer: AnswerTo, *replies: Reply) -> None:
     try:
-        answer(reply)
+        answer(replies)
     except Exception:  # noqa: BLE001 - whoever listens is not ours, and the lane has others to serve
-        _log.exception("the receiver of request %d's reply failed", reply.dispatch)
+        _log.exception("the receiver of request %d's reply failed", replies[0].dispatch)

@@ -14,7 +14,7 @@ infinite storage", RFC 970, 1985).
 
 import math
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,7 +28,8 @@ _OVERDUE_GAPS = 3.0
 #: How much the newest gap counts: a change of load shows after some four arrivals.
 _NEWEST_WEIGHT = 0.3
 
-AnswerTo = Callable[[Reply], None]
+#: Takes what one inference answered, or one request that could not run.
+AnswerTo = Callable[[Sequence[Reply]], None]
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

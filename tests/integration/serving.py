@@ -87,9 +87,9 @@ class Answers:
         self._changed = threading.Condition()
         self._replies: list[Reply] = []
 
-    def __call__(self, reply: Reply) -> None:
+    def __call__(self, replies: Sequence[Reply]) -> None:
         with self._changed:
-            self._replies.append(reply)
+            self._replies += replies
             self._changed.notify_all()
 
     def wait_for(self, count: int) -> list[Reply]:

@@ -14,9 +14,10 @@ import pytest
 from ovray.core.ids import ReplicaId
 from ovray.core.scheduler import Scheduler
 from ovray.devices.records import ReplicaSpec
+from ovray.driver.arena import ProcessStorage
 from ovray.driver.calls import Ended
 from ovray.driver.lifecycle import ReplicaStart
-from ovray.driver.pool import RequestPool
+from ovray.driver.pool import Carriage, RequestPool
 from ovray.driver.room import Room
 from ovray.driver.transport import Inbox
 from ovray.errors import CompileError, ConfigError, DataError, ReplicaError
@@ -25,7 +26,7 @@ from tests.unit.answering_transport import AnsweringTransport
 WAIT_S = 60.0
 
 
-def _starts(count: int) -> list[ReplicaStart]:
+def some_starts(count: int) -> list[ReplicaStart]:
     specs = [
         ReplicaSpec(
             id=ReplicaId(f"h/CPU.0#{index}"),
@@ -44,14 +45,15 @@ def _starts(count: int) -> list[ReplicaStart]:
 def _pool(seed: int = 0, max_requests: int = 1000) -> tuple[RequestPool, AnsweringTransport]:
     inbox: Inbox = Inbox()
     transport = AnsweringTransport(inbox, seed)
+    carriage = Carriage(client="tests", inbox=inbox, transport=transport, storage=ProcessStorage())
     room = Room(max_requests=max_requests, max_bytes=1 << 20)
-    return RequestPool(Scheduler(), transport, inbox, room, lambda: None), transport
+    return RequestPool(Scheduler(), carriage, room, lambda: None), transport
 
 
 @contextmanager
 def _serving(replicas: int, **options: int) -> Iterator[tuple[RequestPool, AnsweringTransport]]:
     pool, transport = _pool(**options)
-    pool.start(_starts(replicas))
+    pool.start(some_starts(replicas))
     try:
         yield pool, transport
     finally:
@@ -250,7 +252,7 @@ def test_a_pool_serves_although_one_of_its_replicas_cannot_start() -> None:
     pool, transport = _pool()
     transport.refusing[ReplicaId("h/CPU.0#0")] = CompileError("unsupported operation")
 
-    pool.start(_starts(2))
+    pool.start(some_starts(2))
 
     assert str(pool.snapshot().failures[ReplicaId("h/CPU.0#0")]) == "unsupported operation"
     pool.close()
@@ -262,7 +264,7 @@ def test_a_model_that_compiles_nowhere_is_refused_with_every_reason() -> None:
         transport.refusing[ReplicaId(f"h/CPU.0#{index}")] = CompileError(f"reason {index}")
 
     with pytest.raises(ConfigError, match=r"reason 0; h/CPU.0#1: reason 1"):
-        pool.start(_starts(2))
+        pool.start(some_starts(2))
 
 
 def test_a_forked_child_is_told_that_the_replicas_answer_only_its_parent() -> None:
