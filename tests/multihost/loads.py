@@ -1,0 +1,206 @@
+"""What goes on while faults happen, and what became of it: a load is started, watched and counted.
+
+May not enter: faults.  A load's driver prints its ledger as JSON lines (scoring_driver.py); here they are read.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import pyarrow.parquet as pq
+
+from tests.multihost.cluster import Cluster
+from tests.multihost.hosts import Host, wait_until
+
+#: A job that has not ended by then never will.
+END_TIMEOUT_S = 180.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Is one line of a driver's ledger."""
+
+    at_s: float
+    done: int
+    starting: tuple[str, ...]
+    counters: Mapping[str, int]
+    #: By replica: ``state``, ``stalled``, ``outstanding``, ``done``.
+    replicas: Mapping[str, Mapping[str, Any]]
+
+    def holds_work(self, replica: str) -> bool:
+        return replica in self.replicas and self.replicas[replica]["outstanding"] > 0
+
+    def works(self, replica: str) -> bool:
+        """Say whether a replica is there and trusted."""
+        return replica in self.replicas and self.replicas[replica]["state"] == "ready"
+
+
+class Load(Protocol):
+    """Is something that runs on a cluster while faults happen to it."""
+
+    @property
+    def text(self) -> str:
+        """What the table calls it."""
+        ...
+
+    def standings(self) -> list[Standing]:
+        """Return the driver's ledger up to now, oldest first."""
+        ...
+
+    def finish(self) -> "Count":
+        """Wait for a good end and count what came of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """Says what was lost and what came twice."""
+
+    lost: int
+    twice: int
+    #: What the driver said at its end.
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOnHosts:
+    """Says what is to be scored; travels to the driver as JSON."""
+
+    address: str
+    input: str
+    output: str
+    rows: int
+    devices: str
+    commit_every_s: float = 0.5
+    preprocess: str | None = None
+
+
+@dataclass(slots=True)
+class ScoringLoad:
+    """Is a scoring job whose rows are numbered; leaves nothing running when the block ends."""
+
+    cluster: Cluster
+    job: JobOnHosts
+    _lines: list[dict[str, Any]] = field(default_factory=list)
+    _printed: IO[str] | None = None
+    _rest: str = ""
+    process: "subprocess.Popen[str] | None" = None
+
+    @property
+    def text(self) -> str:
+        return f"scoring {self.job.rows:,} rows"
+
+    def __enter__(self) -> "ScoringLoad":
+        arguments = {name: getattr(self.job, name) for name in JobOnHosts.__dataclass_fields__}
+        log = Path(f"{self.job.output}.log")
+        self._printed = open(log, "a+")  # noqa: SIM115 (closed with the block)
+        self._printed.seek(0, 2)
+        self.process = self.cluster.start_driver(
+            [sys.executable, "-m", "tests.multihost.scoring_driver", json.dumps(arguments)],
+            stdout=open(log, "a"),  # noqa: SIM115
+            stderr=open(f"{self.job.output}.err", "a"),  # noqa: SIM115
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        assert self._printed is not None
+        self._printed.close()
+
+    def kill(self) -> None:
+        """End the driver, as kill -9 does, and wait until it is gone."""
+        assert self.process is not None
+        for process in self.cluster.head.processes(f"{sys.executable} -m tests.multihost.scoring_driver"):
+            process.kill()
+        self.process.wait(END_TIMEOUT_S)
+
+    def standings(self) -> list[Standing]:
+        self._read()
+        return [_standing(line) for line in self._lines if "standing" in line]
+
+    def wait_for(self, condition: Callable[[Standing], object], timeout_s: float = END_TIMEOUT_S) -> Standing:
+        """Wait until the ledger says something; fails when it does not in time, or the driver ended before."""
+        assert self.process is not None
+        end_s = time.monotonic() + timeout_s
+        seen = 0
+        while time.monotonic() < end_s:
+            is_over = self.process.poll() is not None
+            said = self.standings()
+            for standing in said[seen:]:
+                if condition(standing):
+                    return standing
+            seen = len(said)
+            assert not is_over, f"the driver ended with {self.process.returncode}: {self.last_words()}"
+            time.sleep(0.01)
+        raise AssertionError(f"not within {timeout_s:g} s; the last that was said: {self._lines[-1:]}")
+
+    def finish(self) -> Count:
+        assert self.process is not None
+        assert self.process.wait(END_TIMEOUT_S) == 0, self.last_words()
+        self._read()
+        return self.count(self._lines[-1]["report"])
+
+    def count(self, report: Mapping[str, Any]) -> Count:
+        """Count the rows that the output folder holds."""
+        times = Counter(pq.read_table(self.job.output, columns=["number"]).column("number").to_pylist())
+        return Count(
+            lost=sum(number not in times for number in range(self.job.rows)),
+            twice=sum(count > 1 for count in times.values()),
+            report=report,
+        )
+
+    def last_words(self) -> str:
+        self._read()
+        return f"{self._lines[-1:]} {Path(f'{self.job.output}.err').read_text()[-2000:]}"
+
+    def _read(self) -> None:
+        assert self._printed is not None
+        *lines, self._rest = (self._rest + self._printed.read()).split("\n")
+        self._lines += [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def _standing(line: Mapping[str, Any]) -> Standing:
+    said = line["standing"]
+    return Standing(
+        at_s=line["at_s"],
+        done=said["done"],
+        starting=tuple(said["starting"]),
+        counters=said["counters"],
+        replicas=said["replicas"],
+    )
+
+
+def replica_process(host: Host) -> int:
+    """Return the process of the one replica of a host, once it is there."""
+    assert wait_until(lambda: host.processes("ray::Replica")), f"no replica on {host.name}"
+    return host.processes("ray::Replica")[0].pid
+
+
+def longest_silence_s(standings: list[Standing], since_s: float, until_s: float, without: str = "") -> float:
+    """Return the longest time without a row done by any replica but one, within a span of time."""
+    last_s, rows, longest_s = since_s, None, 0.0
+    for standing in standings:
+        now = sum(state["done"] for replica, state in standing.replicas.items() if replica != without)
+        if standing.at_s < since_s:
+            rows = now
+            continue
+        if standing.at_s > until_s:
+            break
+        if rows is not None and now > rows:
+            longest_s, last_s = max(longest_s, standing.at_s - last_s), standing.at_s
+        rows = now
+    return longest_s
+
+
+def first_s(standings: list[Standing], since_s: float, condition: Callable[[Standing], object]) -> float | None:
+    """Return how long after a moment the ledger first said something; ``None`` if it never did."""
+    for standing in standings:
+        if standing.at_s > since_s and condition(standing):
+            return standing.at_s - since_s
+    return None
