@@ -20,19 +20,21 @@ from ovray.devices.records import ReplicaSpec
 from ovray.driver.messages import (
     Answered,
     Gone,
-    Message,
     ProbePassed,
     ProbeRefused,
     Refused,
+    Replied,
     Started,
     StartFailed,
 )
 from ovray.errors import ReplicaError, ReplicaLostError
 from ovray.replica.actor import ReplicaActor
+from ovray.replica.envelope import Envelope
 from ovray.replica.orphans import this_process
-from ovray.replica.workload import Work, Workload
+from ovray.replica.workload import RequestWorkload, Work, Workload
 
-Inbox = queue.SimpleQueue[Message]
+#: Where messages arrive; a pool's also takes what its callers ask of the driver thread.
+Inbox = queue.SimpleQueue[Any]
 
 #: How long replicas that are told to go may take to say that their cores are free; they need milliseconds.
 LET_GO_TIMEOUT_S = 2.0
@@ -52,6 +54,10 @@ class Transport(Protocol):
 
     def send(self, replica: ReplicaId, dispatch: DispatchId, job: int, piece: Any) -> None:
         """Sends one piece: ``Answered``, ``Refused`` or ``Gone``."""
+        ...
+
+    def send_requests(self, replica: ReplicaId, envelope: Envelope) -> None:
+        """Sends requests: ``Replied``, once or in parts, a ``Refused`` for each, or ``Gone``."""
         ...
 
     def cancel(self, replica: ReplicaId, dispatch: DispatchId) -> None:
@@ -99,7 +105,7 @@ class RayTransport:
         #: References whose answer is still to come.  Ray may crash the driver when one is dropped before.
         self._pending: dict[Future[Any], Any] = {}
 
-    def put(self, workload: Workload, work: Work | None) -> None:
+    def put(self, workload: Workload | RequestWorkload, work: Work | None) -> None:
         """Hands over the model and the job, before any replica is started."""
         self._workload = ray.put(workload)
         self._work = ray.put(work)
@@ -133,6 +139,21 @@ class RayTransport:
                 self._inbox.put(Refused(replica=replica, dispatch=dispatch, error=error))
 
         self._watch(self._actors[replica].run.remote(dispatch, job, [self._work], piece), on_answer)
+
+    def send_requests(self, replica: ReplicaId, envelope: Envelope) -> None:
+        dispatches = [DispatchId(request.dispatch) for request in envelope.requests]
+
+        def on_answer(answer: Future[Any]) -> None:
+            error = _error_of(answer)
+            if error is None:
+                self._inbox.put(Replied(replica=replica, replies=answer.result()))
+            elif isinstance(error, ReplicaLostError):
+                self._inbox.put(Gone(replica=replica, reason=str(error)))
+            else:
+                for dispatch in dispatches:
+                    self._inbox.put(Refused(replica=replica, dispatch=dispatch, error=error))
+
+        self._watch(self._actors[replica].infer.remote(envelope), on_answer)
 
     def cancel(self, replica: ReplicaId, dispatch: DispatchId) -> None:
         actor = self._actors.get(replica)

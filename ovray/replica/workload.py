@@ -5,7 +5,8 @@ May not enter: openvino, ray; what the work is about.
 
 import threading
 from dataclasses import dataclass
-from typing import Any, Protocol
+from enum import Enum
+from typing import Any, Literal, Protocol
 
 from ovray.replica.engine import Engine, EngineInfo
 from ovray.replica.signature import PackedModel
@@ -18,6 +19,33 @@ class Workload:
     model: PackedModel
     #: Rows that one inference takes.
     batch_rows: int
+
+
+class Merging(Enum):
+    """Says when requests may be joined into one tensor."""
+
+    IF_INDEPENDENT = "if independent"  # the graph shows that no row of a batch depends on another
+    ALWAYS = "always"  # the caller knows that it is so
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """Says how requests that arrive together are inferred together."""
+
+    #: The most rows of one inference; ``"auto"`` grows while requests wait.
+    batch_size: int | Literal["auto"] = "auto"
+    #: The longest that a request waits for others.
+    timeout_ms: float = 1.0
+    merging: Merging = Merging.IF_INDEPENDENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestWorkload:
+    """Says what a replica that serves requests is to compile: the model as its caller gave it."""
+
+    model: PackedModel
+    batching: Batching
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
