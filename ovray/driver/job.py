@@ -16,7 +16,8 @@ from ovray.core.ids import DispatchId, JobId, ReplicaId
 from ovray.core.scheduler import Scheduler
 from ovray.core.snapshot import Snapshot
 from ovray.driver import messages
-from ovray.driver.lifecycle import ReplicaSet, ReplicaStart
+from ovray.driver.lifecycle import ReplicaSet
+from ovray.driver.messages import ReplicaStart
 from ovray.driver.transport import Inbox, Transport
 from ovray.errors import DataError
 from ovray.replica.workload import ReplicaReport
@@ -139,7 +140,7 @@ class JobDriver:
             self._take(self._inbox.get(timeout=wake_in_s))
         if self._clock() >= self._look_at_s:
             self._look_at_s = self._clock() + TICK_S
-            self._feed_life(self._replicas.look_for_the_silent(self._scheduler.snapshot()))
+            self._feed_life(self._replicas.look_after(self._scheduler.snapshot()))
         if self._wake_at_s is not None and self._clock() >= self._wake_at_s:
             self._wake_at_s = None
             self._feed(events.TimerFired())
@@ -216,7 +217,7 @@ class JobDriver:
             case commands.ProbeReplica():
                 self._transport.probe(command.replica)
             case commands.ReleaseReplica():
-                self._transport.stop(command.replica)
+                self._replicas.released(command.replica)
             case commands.WakeAt():
                 self._wake_at_s = command.at_s
             case commands.FinishJob() | commands.FailJob():

@@ -13,7 +13,7 @@ from ovray.core.policies import SchedulePolicy
 from ovray.core.scheduler import Scheduler
 from ovray.core.settings import SchedulerSettings
 from ovray.devices.records import Hint, Plan, ReplicaSpec
-from ovray.driver.lifecycle import ReplicaStart
+from ovray.driver.messages import ReplicaStart
 from ovray.driver.placement import PlacementOptions, place
 from ovray.driver.pool import RequestPool
 from ovray.driver.room import Room

@@ -26,7 +26,8 @@ from ovray.core.ids import ReplicaId, RequestId
 from ovray.core.scheduler import Scheduler
 from ovray.core.snapshot import Snapshot
 from ovray.driver.calls import Call, Ended
-from ovray.driver.lifecycle import ReplicaSet, ReplicaStart
+from ovray.driver.lifecycle import ReplicaSet
+from ovray.driver.messages import ReplicaStart
 from ovray.driver.request_loop import RequestLoop
 from ovray.driver.room import Room
 from ovray.driver.transport import Inbox, Transport

@@ -16,7 +16,7 @@ from ovray.core.events import JobSubmitted
 from ovray.core.scheduler import Scheduler
 from ovray.devices.records import Plan, ReplicaSpec
 from ovray.driver.job import JOB, JobDriver, Outcome, Progress
-from ovray.driver.lifecycle import ReplicaStart
+from ovray.driver.messages import ReplicaStart
 from ovray.driver.placement import PlacementOptions, place
 from ovray.driver.session import ray_session
 from ovray.driver.transport import Inbox, RayTransport

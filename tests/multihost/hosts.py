@@ -26,6 +26,7 @@ _PREFIX = "10.77.0"
 
 _INIT = Path(__file__).with_name("host_init.py")
 _ENTER = ("--net", "--pid", "--uts", "--mount", "--ipc")
+_NEW = ("unshare", *_ENTER, "--fork", "--kill-child=KILL")
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -92,8 +93,7 @@ class Host:
         self.local = local
         self._switch = switch
         self._holder = _hold(
-            ["unshare", *_ENTER, "--fork", "--kill-child=KILL", "--mount-proc"]
-            + [sys.executable, str(_INIT), name, str(local)],
+            [*_NEW, "--mount-proc", sys.executable, str(_INIT), name, str(local)],
             stdout=subprocess.PIPE,
         )
         assert self._holder.stdout is not None

@@ -99,12 +99,12 @@ class ScoringLoad:
     def __enter__(self) -> "ScoringLoad":
         arguments = {name: getattr(self.job, name) for name in JobOnHosts.__dataclass_fields__}
         log = Path(f"{self.job.output}.log")
-        self._printed = open(log, "a+")  # noqa: SIM115 (closed with the block)
+        self._printed = open(log, "a+")
         self._printed.seek(0, 2)
         self.process = self.cluster.start_driver(
             [sys.executable, "-m", "tests.multihost.scoring_driver", json.dumps(arguments)],
-            stdout=open(log, "a"),  # noqa: SIM115
-            stderr=open(f"{self.job.output}.err", "a"),  # noqa: SIM115
+            stdout=open(log, "a"),
+            stderr=open(f"{self.job.output}.err", "a"),
         )
         return self
 

@@ -1,7 +1,7 @@
 """Runs one scoring job on the bench's head and prints, as JSON lines, what its driver knows at every moment.
 
-Run as ``python -m tests.multihost.scoring_driver JOB``; JOB is the JSON of a ``jobs.JobOnHosts``.  The lines are the driver's
-own ledger: what a test needs to show that a replica held work when something was done to it.
+Run as ``python -m tests.multihost.scoring_driver JOB``; JOB is the JSON of a ``loads.JobOnHosts``.  The lines are
+the driver's own ledger: what a test needs to show that a replica held work when something was done to it.
 """
 
 import json
@@ -12,8 +12,8 @@ from typing import Any
 from ovray import digits
 from ovray.devices.records import Plan
 from ovray.driver.job import Progress
-from ovray.errors import OvrayError
 from ovray.driver.placement import PlacementOptions
+from ovray.errors import OvrayError
 from ovray.scoring.row_plan import RowOptions
 from ovray.scoring.score import ScoreOptions, Stage, run
 from ovray.scoring.user_functions import find_function
