@@ -3,6 +3,7 @@
 May not enter: faults (hosts.py), what runs on it (the loads).
 """
 
+import json
 import os
 import secrets
 import shutil
@@ -80,20 +81,40 @@ class Cluster:
         del self.hosts[host.name]
         host.close()
 
-    def wait_for(self, hosts: int) -> None:
-        """Wait until so many hosts, the head included, are in Ray's books."""
-        assert wait_until(lambda: len(self.nodes()) == hosts), self.nodes()
+    def set_up(self, names: Sequence[str]) -> None:
+        """Have these hosts and no others, each in good health; returns when all are in Ray's books."""
+        alive = self.nodes() if len(self.hosts) > 1 else {}
+        for host in [host for host in self.hosts.values() if host is not self.head]:
+            if host.name not in names or host.name not in alive or not host.is_whole:
+                self.remove(host)
+        for name in names:
+            if name not in self.hosts:
+                self.add_host(name)
+        self.wait_for(names)
+
+    def wait_for(self, names: Sequence[str]) -> None:
+        """Wait until Ray has these hosts, and no others but the head, in its books."""
+        assert wait_until(lambda: set(self.nodes()) == {"head", *names}), self.nodes()
 
     def nodes(self) -> dict[str, str]:
         """Return Ray's id of each living host, by its name."""
-        program = (
-            "import ray, json; from ray._raylet import GcsClient;"
-            f"ray.init(address='{self.address}', log_to_driver=False, logging_level='ERROR');"
-            "print(json.dumps({n['NodeManagerHostname']: n['NodeID'] for n in ray.nodes() if n['Alive']}))"
-        )
-        with self.start_driver([sys.executable, "-c", program], subprocess.PIPE, None) as process:
-            printed, _ = process.communicate(timeout=60)
-        return dict(__import__("json").loads(printed.splitlines()[-1]))
+        return dict(json.loads(self.ask("nodes")))
+
+    def drain(self, host: Host) -> None:
+        """Tell Ray that a host is about to be taken away, as a cloud's notice of preemption does."""
+        assert json.loads(self.ask("drain", self.nodes()[host.name])) is True
+
+    def ask(self, *question: str) -> str:
+        """Ask the head, see head_questions.py."""
+        command = [sys.executable, "-m", "tests.multihost.head_questions", self.address, *question]
+        with self.start_driver(command, subprocess.PIPE, subprocess.PIPE) as process:
+            answer, complaint = process.communicate(timeout=60)
+        return answer if process.returncode == 0 else self._no_answer(complaint)
+
+    def _no_answer(self, complaint: str) -> str:
+        # A head that is still starting.
+        assert "Failed to connect" in complaint or "timed out" in complaint.lower(), complaint
+        return "{}"
 
     def close(self) -> None:
         for host in self.hosts.values():

@@ -101,6 +101,8 @@ class Host:
         self.pid = _child_of(self._holder.pid)
         self._namespace = os.readlink(f"/proc/{self.pid}/ns/pid")
         self._port, self.address = switch.plug_in(self.pid)
+        #: Nothing has been done to it that it would not get over by itself.
+        self.is_whole = True
 
     # --- what goes on there ---------------------------------------------------------------------------------
 
@@ -147,6 +149,7 @@ class Host:
 
     def kill_all_processes(self) -> None:
         """Send SIGKILL to everything that runs here; the host itself stays, and its link."""
+        self.is_whole = False
         for process in self.processes():
             process.kill()
         assert wait_until(lambda: not self.processes())
@@ -158,6 +161,7 @@ class Host:
 
     def link_down(self) -> None:
         """Pull the plug: packets of either direction are lost from now on."""
+        self.is_whole = False
         self._switch.run("ip", "link", "set", self._port, "down")
 
     def link_up(self) -> None:

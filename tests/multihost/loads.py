@@ -36,9 +36,10 @@ class Standing:
     def holds_work(self, replica: str) -> bool:
         return replica in self.replicas and self.replicas[replica]["outstanding"] > 0
 
-    def works(self, replica: str) -> bool:
-        """Say whether a replica is there and trusted."""
-        return replica in self.replicas and self.replicas[replica]["state"] == "ready"
+    def trusts(self, replica: str) -> bool:
+        """Say whether a replica is there, and gets work."""
+        known = self.replicas.get(replica)
+        return known is not None and known["state"] == "ready" and not known["stalled"]
 
 
 class Load(Protocol):
@@ -77,7 +78,9 @@ class JobOnHosts:
     output: str
     rows: int
     devices: str
+    #: Parts of a quarter of a second: what is done shows soon.
     commit_every_s: float = 0.5
+    batch_size: int = 32
     preprocess: str | None = None
 
 
@@ -174,6 +177,40 @@ def _standing(line: Mapping[str, Any]) -> Standing:
         counters=said["counters"],
         replicas=said["replicas"],
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """Says what a fault at one replica meant for the load."""
+
+    #: The longest time in which no row was done by the others.
+    others_s: float
+    #: Until what the victim held was with somebody else; ``None`` if that never was.
+    taken_over_s: float | None
+    #: Until the victim, or its replacement, was trusted with work again; ``None`` if it was not.
+    back_s: float | None
+
+
+def effect_on(load: Load, victim: str, since_s: float, until_s: float = float("inf")) -> Effect:
+    """Read the effect of a fault out of the driver's ledger."""
+    standings = load.standings()
+    taken_over_s = first_s(standings, since_s, lambda standing: not standing.trusts(victim))
+    back_s = None
+    if taken_over_s is not None:
+        over_s = since_s + taken_over_s
+        back_s = first_s(standings, over_s, lambda standing: standing.trusts(victim))
+        back_s = None if back_s is None else back_s + taken_over_s
+    return Effect(
+        others_s=longest_silence_s(standings, since_s, until_s, without=victim),
+        taken_over_s=taken_over_s,
+        back_s=back_s,
+    )
+
+
+def rate(load: Load, since_s: float, until_s: float) -> float:
+    """Return the rows done a second within a span of time."""
+    within = [standing for standing in load.standings() if since_s <= standing.at_s <= until_s]
+    return (within[-1].done - within[0].done) / (within[-1].at_s - within[0].at_s)
 
 
 def replica_process(host: Host) -> int:

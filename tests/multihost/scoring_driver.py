@@ -60,7 +60,8 @@ def main() -> int:
     job = json.loads(sys.argv[1])
     options = ScoreOptions(
         rows=RowOptions(
-            preprocess=None if job["preprocess"] is None else find_function("--preprocess", job["preprocess"])
+            batch_size=job["batch_size"],
+            preprocess=None if job["preprocess"] is None else find_function("--preprocess", job["preprocess"]),
         ),
         placement=PlacementOptions.parse(
             devices=job["devices"], hint="THROUGHPUT", precision=None, share_cores=False, lease_timeout_s=30.0
