@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from ovray.core.ids import ReplicaId
 from ovray.errors import CompileError, ConfigError, OvrayError, ReplicaLostError
 
-#: The first start after a loss is made at once; the wait before the next ones begins here and doubles.  What is
-#: given to a replica that keeps dying is bounded by the scheduler: it rests, and work that kills is given up.
+#: A replica that dies is started again at once.  One that dies as soon as it is ready, or does not get so far,
+#: waits so long before its next start but one, and then twice as long each time.  That is for its host's sake: how
+#: much work a replica gets that keeps dying is bounded by the scheduler, where it rests and poison is given up.
 BACK_OFF_S = 1.0
 BACK_OFF_MAX_S = 30.0
 
-#: A replica that has worked for so long is not blamed for what was before.
-FORGIVEN_AFTER_S = 60.0
+#: A replica that was ready for so long did not die of being started.
+SHORT_LIFE_S = 1.0
 
 #: Starts in a row that came to nothing, after which no further one is made.
 MAX_FAILED_STARTS = 3
@@ -28,7 +29,7 @@ class _Past:
     #: When its present life began to work; ``inf`` while it does not.
     ready_at_s: float = math.inf
     has_worked: bool = False
-    #: Losses and failed starts that are not forgiven.
+    #: Short lives and failed starts in a row.
     strikes: int = 0
     failed_starts: int = 0
 
@@ -59,8 +60,7 @@ class Restarts:
     def lost(self, replica: ReplicaId, now_s: float) -> None:
         """Plans a start for a replica whose process is gone."""
         past = self._of(replica)
-        if now_s - past.ready_at_s >= FORGIVEN_AFTER_S:
-            past.strikes = 0
+        past.strikes = past.strikes + 1 if now_s - past.ready_at_s < SHORT_LIFE_S else 0
         past.ready_at_s = math.inf
         self._plan(replica, now_s)
 
@@ -68,6 +68,7 @@ class Restarts:
         """Plans another start, where one may come to more."""
         past = self._of(replica)
         past.failed_starts += 1
+        past.strikes += 1
         if past.failed_starts < MAX_FAILED_STARTS and _may_pass(error, past):
             self._plan(replica, now_s)
 
@@ -77,8 +78,7 @@ class Restarts:
 
     def _plan(self, replica: ReplicaId, now_s: float) -> None:
         past = self._of(replica)
-        wait_s = 0.0 if past.strikes == 0 else min(BACK_OFF_S * 2.0 ** (past.strikes - 1), BACK_OFF_MAX_S)
-        past.strikes += 1
+        wait_s = 0.0 if past.strikes < 2 else min(BACK_OFF_S * 2.0 ** (past.strikes - 2), BACK_OFF_MAX_S)
         self._due_s[replica] = now_s + wait_s
 
     def _of(self, replica: ReplicaId) -> _Past:

@@ -1,4 +1,7 @@
-"""Asks the head of a cluster something and prints the answer as JSON: ``ADDRESS nodes`` or ``ADDRESS drain NODE_ID``."""
+"""Asks the head of a cluster something and prints the answer as JSON.
+
+Run with ``ADDRESS nodes`` or ``ADDRESS drain NODE_ID``.
+"""
 
 import json
 import sys

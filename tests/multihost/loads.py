@@ -113,6 +113,7 @@ class ScoringLoad:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        self._read()
         assert self._printed is not None
         self._printed.close()
 
@@ -164,6 +165,8 @@ class ScoringLoad:
 
     def _read(self) -> None:
         assert self._printed is not None
+        if self._printed.closed:
+            return
         *lines, self._rest = (self._rest + self._printed.read()).split("\n")
         self._lines += [json.loads(line) for line in lines if line.startswith("{")]
 

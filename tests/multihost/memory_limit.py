@@ -1,7 +1,7 @@
 """Limits the memory of processes by a control group, as container runtimes do; the kernel kills who exceeds it.
 
-May not enter: hosts, Ray.  Groups bear the number of the process that made them, so that a later run can tell which
-are left over.
+May not enter: hosts, Ray.  Groups bear the number of the process that made them, so that a later run can tell
+which are left over.
 """
 
 import os

@@ -261,8 +261,8 @@ def test_a_driver_that_is_killed_again_and_again_loses_nothing(cluster: Cluster,
             load.kill()
             killed_s = time.monotonic()
 
-            gone = wait_until(lambda: not any(cluster.hosts[name].processes("ray::Replica") for name in HOSTS))
-            assert gone, "replicas outlive their driver"
+            are_gone = wait_until(lambda: not any(cluster.hosts[name].processes("ray::Replica") for name in HOSTS))
+            assert are_gone, "replicas outlive their driver"
             gone_s = time.monotonic() - killed_s
     with ScoringLoad(cluster, job) as load:
         count = load.finish()
