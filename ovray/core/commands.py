@@ -25,6 +25,8 @@ class SendChunk:
     job: JobId
     start: int
     stop: int
+    #: Set for a row that is not to be run any more but to be put on record, and why; see ``Poison.PUT_ASIDE``.
+    verdict: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
