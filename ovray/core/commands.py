@@ -5,6 +5,7 @@ May not enter: tensors, handles, futures.  The facts that lead to these are in e
 
 from dataclasses import dataclass
 
+from ovray.core.events import FailureCause
 from ovray.core.ids import DispatchId, JobId, ReplicaId, RequestId
 
 
@@ -93,6 +94,8 @@ class FailJob:
     message: str
     start: int | None = None
     stop: int | None = None
+    #: Whose failure it was; where it was the input's, the message already says which rows.
+    cause: FailureCause | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,13 +86,13 @@ class Jobs:
         """Try a chunk elsewhere, or end its job where the rows are to blame or the tries are used up."""
         self._withdraw(dispatch, chunk)
         if cause is FailureCause.INPUT:
-            return self._fail(chunk, message)
+            return self._fail(chunk, message, cause)
         chunk.history.tries += 1
         chunk.history.failed_on |= {dispatch.replica}
         if chunk.dispatches:
             return []
         if chunk.history.tries >= self._settings.max_tries:
-            return self._fail(chunk, f"{message}; given up after {chunk.history.tries} tries")
+            return self._fail(chunk, f"{message}; given up after {chunk.history.tries} tries", cause)
         self._give_back(chunk)
         return []
 
@@ -108,9 +108,8 @@ class Jobs:
             message = f"{history.kills} replicas died while they held these rows, the last one: {reason}"
             if chunk.job.asked.poison is Poison.FAIL:
                 self._ledger.counters.poisoned += 1
-                return self._fail(
-                    chunk, f"{message}; given up as poison; look at these rows or raise max_replicas_killed"
-                )
+                advice = "given up as poison; look at these rows or raise max_replicas_killed"
+                return self._fail(chunk, f"{message}; {advice}", FailureCause.DEVICE)
             if chunk.rows == 1:
                 self._ledger.counters.poisoned += 1
                 history.verdict = message
@@ -246,8 +245,10 @@ class Jobs:
             order = list(self.running)
             self._uncut = dict(sorted(self._uncut.items(), key=lambda item: order.index(item[0])))
 
-    def _fail(self, chunk: Chunk, message: str) -> list[Command]:
-        failure = FailJob(job=chunk.job.asked.job, message=message, start=chunk.start, stop=chunk.stop)
+    def _fail(self, chunk: Chunk, message: str, cause: FailureCause) -> list[Command]:
+        failure = FailJob(
+            job=chunk.job.asked.job, message=message, start=chunk.start, stop=chunk.stop, cause=cause
+        )
         return self._end(chunk.job, failure)
 
     def _end(self, job: Job, failure: FailJob) -> list[Command]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from ovray.core import events
 from ovray.core.ids import ReplicaId
@@ -56,6 +57,26 @@ LifeMessage = (
 )
 
 
+class Newcomers(Protocol):
+    """Looks at hosts that join; what it finds comes as ``HostsJoined``."""
+
+    def consider(self, seen: messages.ClusterSeen) -> None:
+        """Returns at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upkeep:
+    """Says how replicas are looked after once they run."""
+
+    #: A replica that holds work and has been silent for so long after the scheduler noticed is lost.
+    silence_timeout_s: float = SILENCE_TIMEOUT_S
+    #: A head that says nothing for so long is gone.
+    head_timeout_s: float = HEAD_TIMEOUT_S
+    #: ``None`` leaves hosts alone that join later.
+    newcomers: Newcomers | None = None
+
+
 class Phase(Enum):
     """Says how far a replica is in its present life."""
 
@@ -85,20 +106,18 @@ class ReplicaSet:
         self,
         transport: Transport,
         clock: Callable[[], float] = time.monotonic,
-        *,
-        silence_timeout_s: float = SILENCE_TIMEOUT_S,
+        upkeep: Upkeep | None = None,
     ) -> None:
         """Stores; ``start`` acts.
 
         Args:
             transport: starts and ends processes.
             clock: seconds, on any clock that does not go back.
-            silence_timeout_s: a replica that holds work and has been silent for so long after the scheduler
-                noticed is lost.
+            upkeep: how replicas are looked after; ``None`` is as by default.
         """
         self._transport = transport
         self._clock = clock
-        self._silence_timeout_s = silence_timeout_s
+        self._upkeep = upkeep or Upkeep()
         self._followed: dict[ReplicaId, _Followed] = {}
         self._reports: dict[ReplicaId, ReplicaReport] = {}
         #: Of those that are down, why.
@@ -143,7 +162,7 @@ class ReplicaSet:
             case messages.ClusterSeen():
                 return self._take_look(message)
             case messages.HostsJoined():
-                self.start(start for start in message.starts if self._is_wanted(start))
+                self._take_newcomers(message)
                 return []
         replica = self._followed.get(message.replica)
         if replica is None or replica.life != message.life or replica.phase is Phase.DOWN:
@@ -176,8 +195,8 @@ class ReplicaSet:
                 replica.silent_since_s = None
             elif replica.silent_since_s is None:
                 replica.silent_since_s = now_s
-            elif now_s - replica.silent_since_s > self._silence_timeout_s:
-                lost += self._lose(replica, f"held work and was silent for {self._silence_timeout_s:g} s")
+            elif now_s - replica.silent_since_s > self._upkeep.silence_timeout_s:
+                lost += self._lose(replica, f"held work and was silent for {self._upkeep.silence_timeout_s:g} s")
         for due in self._restarts.due(now_s):
             replica = self._followed[due]
             if self._may_start_on(replica.start.spec.node_id):
@@ -193,10 +212,10 @@ class ReplicaSet:
 
     def error_if_none_is_left(self, snapshot: Snapshot) -> OvrayError | None:
         """Says why nobody works, nor is going to; ``None`` where somebody does."""
-        if self._seen is not None and self._clock() - self._seen_s > HEAD_TIMEOUT_S:
+        if self._seen is not None and self._clock() - self._seen_s > self._upkeep.head_timeout_s:
             return ReplicaError(
-                f"the head of the Ray cluster has not answered for {HEAD_TIMEOUT_S:g} s; replicas were given up;"
-                " start the same command again when it is back"
+                f"the head of the Ray cluster has not answered for {self._upkeep.head_timeout_s:g} s; replicas"
+                " were given up; start the same command again when it is back"
             )
         phases = {replica.phase for replica in self._followed.values()}
         if phases & {Phase.STARTING, Phase.DRAINING} or snapshot.has_live_replica or self._will_start_one():
@@ -241,9 +260,13 @@ class ReplicaSet:
             rate_rows_per_s=engine.rate_rows_per_s,
         )
 
-    def _is_wanted(self, start: ReplicaStart) -> bool:
-        known = self._followed.get(start.spec.id)
-        return known is None or known.phase is Phase.DOWN
+    def _take_newcomers(self, joined: messages.HostsJoined) -> None:
+        """Starts what hosts that joined can run, as far as something is missing."""
+        for start in joined.starts:
+            present = sum(replica.phase in (Phase.STARTING, Phase.READY) for replica in self._followed.values())
+            known = self._followed.get(start.spec.id)
+            if present < joined.replicas_wanted and (known is None or known.phase is Phase.DOWN):
+                self.start([start])
 
     def _will_start_one(self) -> bool:
         return any(self._may_start_on(self._followed[id].start.spec.node_id) for id in self._restarts.planned)
@@ -288,6 +311,8 @@ class ReplicaSet:
     def _take_look(self, seen: messages.ClusterSeen) -> list[events.Event]:
         """Loses replicas whose host is gone, and lets those go whose host is about to be."""
         self._seen, self._seen_s = seen, self._clock()
+        if self._upkeep.newcomers is not None:
+            self._upkeep.newcomers.consider(seen)
         followed: list[events.Event] = []
         for replica in self._followed.values():
             spec = replica.start.spec

@@ -108,6 +108,8 @@ class HostsJoined:
 
     #: What the device string means on them; nothing where it does not cover them.
     starts: tuple[ReplicaStart, ...]
+    #: And how many replicas it means on the whole cluster as it is now.
+    replicas_wanted: int
 
 
 Message = (

@@ -30,6 +30,10 @@ class PlacementOptions:
     sharing: CoreSharing = CoreSharing.EXCLUSIVE
     #: How long to wait for cores that others hold.
     lease_timeout_s: float = 30.0
+    #: At most so many replicas, the first of the plan; ``None`` is all.
+    max_replicas: int | None = None
+    #: A replica that holds work and says nothing for so long is lost; so is a head.
+    replica_timeout_s: float = 30.0
 
     @classmethod
     def parse(
@@ -69,10 +73,18 @@ def lay_out(options: PlacementOptions, found: ClusterProbe) -> Plan:
         PlanOptions(hint=options.hint, sharing=options.sharing, precision=options.precision),
     )
     left_out = tuple(f"host {node.host} was left out: {node.reason}" for node in found.left_out)
-    return replace(plan, warnings=(*left_out, *plan.warnings))
+    return replace(plan, replicas=plan.replicas[: options.max_replicas], warnings=(*left_out, *plan.warnings))
 
 
-def place(options: PlacementOptions) -> Plan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """Is a plan whose replicas can be started now, and the hosts that it was made for."""
+
+    plan: Plan
+    found: ClusterProbe
+
+
+def place(options: PlacementOptions) -> Placed:
     """Lays out replicas that can be started now, over the cluster that this process is connected to.
 
     Raises:
@@ -89,4 +101,4 @@ def place(options: PlacementOptions) -> Plan:
                 raise CpusTakenError(f"{error}; waited {options.lease_timeout_s:g} s (--lease-timeout)") from error
             time.sleep(LOOK_AGAIN_S)
         else:
-            return plan
+            return Placed(plan=plan, found=found)

@@ -17,6 +17,7 @@ from ovray.core.scheduler import Scheduler
 from ovray.devices.records import Plan, ReplicaSpec
 from ovray.driver.job import JOB, JobDriver, Outcome, Progress
 from ovray.driver.messages import ReplicaStart
+from ovray.driver.newcomers import upkeep_of
 from ovray.driver.placement import PlacementOptions, place
 from ovray.driver.session import ray_session
 from ovray.driver.transport import Inbox, RayTransport
@@ -26,7 +27,7 @@ from ovray.replica.properties import compile_properties
 from ovray.replica.workload import Workload
 from ovray.scoring.batching import BatchSize
 from ovray.scoring.chunk import Chunk, ScoringWork
-from ovray.scoring.dataset import DataSet
+from ovray.scoring.dataset import DataSet, name_rows
 from ovray.scoring.done_rows import count
 from ovray.scoring.files import find_files
 from ovray.scoring.folder_lock import open_folder
@@ -80,7 +81,7 @@ class Stage:
 
 
 #: Where an earlier run had done every row.
-NOTHING_DONE = (Plan(replicas=()), Outcome(commits=(), run_s=0.0, reports={}, failures={}))
+NOTHING_DONE = (Plan(replicas=()), Outcome(commits=(), run_s=0.0, specs=(), reports={}, failures={}))
 
 Watch = Callable[[Stage | Plan | Progress], None]
 
@@ -242,7 +243,8 @@ def _score(
     watch(Stage(text="connecting to Ray"))
     with ray_session(options.address):
         watch(Stage(text="placing replicas"))
-        plan = place(options.placement)
+        placed = place(options.placement)
+        plan = placed.plan
         watch(plan)
         inbox: Inbox = Inbox()
         transport = RayTransport(
@@ -251,9 +253,9 @@ def _score(
             lease_timeout_s=options.placement.lease_timeout_s,
         )
         transport.put(workload, ScoringWork(rows=rows, folder=taken.folder))
-        replicas = [
-            ReplicaStart(spec=spec, properties=compile_properties(spec, options.config)) for spec in plan.replicas
-        ]
+
+        def start_of(spec: ReplicaSpec) -> ReplicaStart:
+            return ReplicaStart(spec=spec, properties=compile_properties(spec, options.config))
 
         def piece_of(start: int, stop: int) -> Chunk:
             return Chunk(start=start, stop=stop, slices=data.slices(start, stop))
@@ -266,12 +268,20 @@ def _score(
             max_chunk_rows=rows.max_chunk_rows,
             max_chunk_s=CHUNK_SHARE * options.commit_every_s,
         )
-        return plan, JobDriver(Scheduler(), transport, inbox).run(replicas, job, piece_of, watch)
+        upkeep = upkeep_of(options.placement, placed.found, start_of, inbox)
+        driver = JobDriver(Scheduler(), transport, inbox, upkeep=upkeep)
+        return plan, driver.run(
+            map(start_of, plan.replicas),
+            job,
+            piece_of,
+            watch,
+            lambda start, stop: name_rows(data.slices(start, stop)),
+        )
 
 
 def _report(plan: Plan, outcome: Outcome, taken: TakenUp, seconds: float) -> ScoreReport:
     table = pd.DataFrame(
-        [_replica_row(spec, outcome) for spec in plan.replicas if spec.id in outcome.reports],
+        [_replica_row(spec, outcome) for spec in outcome.specs if spec.id in outcome.reports],
         columns=list(REPLICA_COLUMNS),
     )
     failures = tuple(
