@@ -3,7 +3,8 @@
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from ovray.driver.calls import Ended
 from ovray.driver.pool import Carriage, RequestPool
 from ovray.driver.room import Room
 from ovray.driver.transport import Inbox
-from ovray.errors import DataError, ReplicaError
+from ovray.errors import DataError
 from tests.unit.answering_transport import AnsweringTransport, a_report
 from tests.unit.test_request_pool import some_starts
 
@@ -41,11 +42,23 @@ class _Serving:
         self.pool.submit([tensor], ended=self.ends[number].append, rows=rows)
 
     def ask_together(self, values: list[float]) -> None:
-        """Asks so that all of it waits when the driver thread comes to it."""
-        held = threading.Event()
-        self.pool._inbox.put(lambda: held.wait(WAIT_S))
-        for number, value in enumerate(values):
-            self.ask(number, value)
+        """Asks so that all of it waits when the driver thread comes to it, under its place as its number."""
+        with self.driver_thread_held():
+            for number, value in enumerate(values):
+                self.ask(number, value)
+
+    @contextmanager
+    def driver_thread_held(self) -> Iterator[None]:
+        """Has all that is asked for in here wait when the driver thread comes to it."""
+        began, held = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            began.set()
+            held.wait(WAIT_S)
+
+        self.pool._inbox.put(hold)
+        assert began.wait(WAIT_S)
+        yield
         held.set()
 
     def until(self, condition: Callable[[], bool]) -> None:
@@ -120,33 +133,16 @@ def test_an_input_that_is_to_blame_does_not_speak_for_those_beside_it() -> None:
         serving.check(number, float(number))
 
 
-def test_poison_ends_with_its_own_error_after_as_many_replicas_as_it_would_take_alone() -> None:
-    serving = _Serving(6)
-    serving.wait_for_rule()
-    serving.transport.poison = 17.0
-
-    serving.ask_together([float(number) for number in range(40)])
-    serving.end()
-
-    (ended,) = serving.ends.pop(17)
-    assert isinstance(ended.error, ReplicaError)
-    assert "poison" in str(ended.error)
-    assert len(serving.pool._replicas.failures) == 3
-    for number in serving.ends:
-        serving.check(number, float(number))
-
-
 def test_a_request_in_a_bundle_can_be_cancelled_alone() -> None:
     serving = _Serving(1)
     serving.wait_for_rule()
     serving.transport.hold.set()
-    held = threading.Event()
-    serving.pool._inbox.put(lambda: held.wait(WAIT_S))
     requests = []
-    for number in range(8):
-        serving.ends[number] = []
-        requests.append(serving.pool.submit([np.full((1, 3), float(number))], ended=serving.ends[number].append))
-    held.set()
+    with serving.driver_thread_held():
+        for number in range(8):
+            serving.ends[number] = []
+            tensor = np.full((1, 3), float(number))
+            requests.append(serving.pool.submit([tensor], ended=serving.ends[number].append))
     serving.until(lambda: serving.sent_rows() == [8])
 
     serving.pool.cancel(requests[3])
@@ -177,11 +173,9 @@ def test_requests_that_differ_are_not_joined(different: str) -> None:
             other = np.zeros((1, 4))
         case "type":
             other = np.zeros((1, 3), dtype=np.float32)
-    held = threading.Event()
-    serving.pool._inbox.put(lambda: held.wait(WAIT_S))
-    serving.pool.submit([plain], ended=lambda _: None)
-    serving.pool.submit([other], ended=lambda _: None, **options)  # type: ignore[arg-type]
-    held.set()
+    with serving.driver_thread_held():
+        serving.pool.submit([plain], ended=lambda _: None)
+        serving.pool.submit([other], ended=lambda _: None, **options)  # type: ignore[arg-type]
     serving.end()
 
     assert serving.sent_rows() == [1, 1]
