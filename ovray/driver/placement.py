@@ -36,13 +36,21 @@ class PlacementOptions:
     replica_timeout_s: float = 30.0
 
     @classmethod
-    def parse(
-        cls, *, devices: str, hint: str, precision: str | None, share_cores: bool, lease_timeout_s: float
+    def parse(  # noqa: PLR0913 (one parameter an option)
+        cls,
+        *,
+        devices: str,
+        hint: str,
+        precision: str | None,
+        share_cores: bool,
+        lease_timeout_s: float,
+        max_replicas: int | None = None,
+        replica_timeout_s: float = 30.0,
     ) -> "PlacementOptions":
         """Reads what callers type, so that a slip of the pen is told before anything is asked or started.
 
         Raises:
-            ConfigError: the device string is wrong, there is no such hint or precision, or the time is below zero.
+            ConfigError: the device string is wrong, there is no such hint or precision, or a number is out of its range.
         """
         parse(devices)
         PlanOptions(precision=precision)  # refuses one that there is not
@@ -52,12 +60,18 @@ class PlacementOptions:
             )
         if lease_timeout_s < 0:
             raise ConfigError(f"the lease timeout is {lease_timeout_s:g} s; give 0 or more")
+        if max_replicas is not None and max_replicas < 1:
+            raise ConfigError(f"--max-replicas {max_replicas}: give 1 or more, or leave it out for all")
+        if not replica_timeout_s > 0:
+            raise ConfigError(f"--replica-timeout {replica_timeout_s:g}: give seconds, more than 0")
         return cls(
             devices=devices,
             hint=Hint[hint.upper()],
             precision=precision,
             sharing=CoreSharing.SHARED if share_cores else CoreSharing.EXCLUSIVE,
             lease_timeout_s=lease_timeout_s,
+            max_replicas=max_replicas,
+            replica_timeout_s=replica_timeout_s,
         )
 
 

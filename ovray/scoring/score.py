@@ -116,6 +116,8 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
     commit_every_s: float = ScoreOptions().commit_every_s,
     share_cores: bool = False,
     lease_timeout_s: float = PlacementOptions().lease_timeout_s,
+    max_replicas: int | None = None,
+    replica_timeout_s: float = 30.0,
 ) -> ScoreReport:
     """Scores every row of some files and writes the results as a folder of Parquet files.
 
@@ -153,6 +155,8 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
         commit_every_s: at least so often each replica completes a part; what a kill costs at most.
         share_cores: lets replicas run on cores that others hold.
         lease_timeout_s: seconds to wait for cores that others hold.
+        max_replicas: at most so many replicas, those on hosts that join later included; ``None`` is all.
+        replica_timeout_s: a replica, or the cluster's head, that is silent for so long is given up.
 
     Returns:
         The figures; the rows are in ``output``: kept columns, then one column for each output of the model.
@@ -189,6 +193,8 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
             precision=precision,
             share_cores=share_cores,
             lease_timeout_s=lease_timeout_s,
+            max_replicas=max_replicas,
+            replica_timeout_s=replica_timeout_s,
         ),
         address=address,
     )

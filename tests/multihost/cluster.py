@@ -73,9 +73,10 @@ class Cluster:
         stdout: IO[str] | int | None,
         stderr: IO[str] | int | None,
         environment: Mapping[str, str] | None = None,
+        host: Host | None = None,
     ) -> "subprocess.Popen[str]":
-        """Start a command on the head, with all that it needs to use the cluster."""
-        return self.head.start(command, {**self._environment, **(environment or {})}, stdout, stderr)
+        """Start a command on a host, by default the head, with all that it needs to use the cluster."""
+        return (host or self.head).start(command, {**self._environment, **(environment or {})}, stdout, stderr)
 
     def remove(self, host: Host) -> None:
         del self.hosts[host.name]

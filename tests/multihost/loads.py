@@ -4,6 +4,7 @@ May not enter: faults.  A load's driver prints its ledger as JSON lines (scoring
 """
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -82,6 +83,7 @@ class JobOnHosts:
     commit_every_s: float = 0.5
     batch_size: int = 32
     preprocess: str | None = None
+    replica_timeout_s: float = 30.0
 
 
 @dataclass(slots=True)
@@ -94,6 +96,8 @@ class ScoringLoad:
     _printed: IO[str] | None = None
     _rest: str = ""
     process: "subprocess.Popen[str] | None" = None
+    #: Where the driver runs; ``None`` is the head.
+    host: Host | None = None
 
     @property
     def text(self) -> str:
@@ -106,6 +110,7 @@ class ScoringLoad:
         self._printed.seek(0, 2)
         self.process = self.cluster.start_driver(
             [sys.executable, "-m", "tests.multihost.scoring_driver", json.dumps(arguments)],
+            host=self.host,
             stdout=open(log, "a"),
             stderr=open(f"{self.job.output}.err", "a"),
         )
@@ -120,35 +125,57 @@ class ScoringLoad:
     def kill(self) -> None:
         """End the driver, as kill -9 does, and wait until it is gone."""
         assert self.process is not None
-        for process in self.cluster.head.processes(f"{sys.executable} -m tests.multihost.scoring_driver"):
-            process.kill()
+        self.send(signal.SIGKILL)
         self.process.wait(END_TIMEOUT_S)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the driver, as a terminal or a job system does."""
+        host = self.host or self.cluster.head
+        for process in host.processes(f"{sys.executable} -m tests.multihost.scoring_driver"):
+            process.send_signal(number)
 
     def standings(self) -> list[Standing]:
         self._read()
         return [_standing(line) for line in self._lines if "standing" in line]
 
-    def wait_for(self, condition: Callable[[Standing], object], timeout_s: float = END_TIMEOUT_S) -> Standing:
-        """Wait until the ledger says something; fails when it does not in time, or the driver ended before."""
+    def wait_for(self, condition: Callable[[Standing], object], *, since_s: float = 0.0) -> Standing:
+        """Wait until the ledger says something; fails when it does not in time, or the driver ended before.
+
+        Args:
+            condition: on one line of the ledger.
+            since_s: lines before that moment do not count.
+        """
         assert self.process is not None
-        end_s = time.monotonic() + timeout_s
+        end_s = time.monotonic() + END_TIMEOUT_S
         seen = 0
         while time.monotonic() < end_s:
             is_over = self.process.poll() is not None
             said = self.standings()
             for standing in said[seen:]:
-                if condition(standing):
+                if standing.at_s > since_s and condition(standing):
                     return standing
             seen = len(said)
             assert not is_over, f"the driver ended with {self.process.returncode}: {self.last_words()}"
             time.sleep(0.01)
-        raise AssertionError(f"not within {timeout_s:g} s; the last that was said: {self._lines[-1:]}")
+        raise AssertionError(f"not within {END_TIMEOUT_S:g} s; the last that was said: {self._lines[-1:]}")
 
     def finish(self) -> Count:
         assert self.process is not None
         assert self.process.wait(END_TIMEOUT_S) == 0, self.last_words()
         self._read()
         return self.count(self._lines[-1]["report"])
+
+    def fail(self) -> Mapping[str, Any]:
+        """Wait for an end that is not good; returns what the driver said of it."""
+        assert self.process is not None
+        assert self.process.wait(END_TIMEOUT_S) != 0, self.last_words()
+        self._read()
+        assert "error" in self._lines[-1], self.last_words()
+        return self._lines[-1]
+
+    def rows_there(self) -> int:
+        """Count the rows in the output folder."""
+        return sum(pq.read_metadata(part).num_rows for part in Path(self.job.output).glob("part-*.parquet"))
 
     def count(self, report: Mapping[str, Any]) -> Count:
         """Count the rows that the output folder holds."""

@@ -64,13 +64,21 @@ def main() -> int:
             preprocess=None if job["preprocess"] is None else find_function("--preprocess", job["preprocess"]),
         ),
         placement=PlacementOptions.parse(
-            devices=job["devices"], hint="THROUGHPUT", precision=None, share_cores=False, lease_timeout_s=30.0
+            devices=job["devices"],
+            hint="THROUGHPUT",
+            precision=None,
+            share_cores=False,
+            lease_timeout_s=30.0,
+            replica_timeout_s=job["replica_timeout_s"],
         ),
         address=job["address"],
         commit_every_s=job["commit_every_s"],
     )
     try:
         report = run(digits.model_file(), [job["input"]], job["output"], options, Teller().watch)
+    except KeyboardInterrupt:
+        say(at_s=time.monotonic(), error="interrupted", kind="KeyboardInterrupt")
+        return 130
     except OvrayError as error:
         say(at_s=time.monotonic(), error=str(error), kind=type(error).__name__)
         return 1

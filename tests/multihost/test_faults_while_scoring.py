@@ -8,11 +8,12 @@ import os
 import random
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.multihost import memory_limit, table
+from tests.multihost import memory_limit, table, user_functions
 from tests.multihost.cluster import Cluster
 from tests.multihost.conftest import HOSTS, ROWS
 from tests.multihost.hosts import Host, wait_until
@@ -33,6 +34,9 @@ SEED = int(os.environ.get("OVRAY_TEST_SEED", "7"))
 
 #: One device on each of the three, equally fast: 20,000 rows take them some 13 s.
 EQUAL_DEVICES = "w*/SIM*3?ms=2"
+#: As long as needed and no longer, for those whose fault is over soon, or takes long.
+FAST_DEVICES = "w*/SIM*3?ms=1"
+SLOW_DEVICES = "w*/SIM*3?ms=3"
 
 #: What the replacement of a replica takes beyond its compile time, which is nothing for these.
 REPLACED_WITHIN_S = 5.0
@@ -82,7 +86,6 @@ def in_words(effect: Effect) -> str:
 
 def test_replicas_killed_at_random_are_replaced(cluster: Cluster, job: JobOnHosts) -> None:
     chance = random.Random(SEED)
-    effects = []
     killed = []
     with ScoringLoad(cluster, job) as load:
         wait_until_all_work(load)
@@ -141,7 +144,7 @@ def test_a_host_whose_processes_are_all_killed_is_done_without(cluster: Cluster,
 
 def test_a_link_that_is_down_for_five_seconds_holds_up_nobody_else(cluster: Cluster, job: JobOnHosts) -> None:
     victim = cluster.hosts["w1"]
-    with ScoringLoad(cluster, job) as load:
+    with ScoringLoad(cluster, replace(job, devices=SLOW_DEVICES)) as load:
         wait_until_all_work(load)
         holds_work_now(load, replica_on(victim))
 
@@ -178,7 +181,7 @@ def test_a_link_that_stays_down_is_done_without(cluster: Cluster, job: JobOnHost
 
 def test_a_replica_that_is_stopped_for_a_while_holds_up_nobody_else(cluster: Cluster, job: JobOnHosts) -> None:
     victim = cluster.hosts["w0"]
-    with ScoringLoad(cluster, job) as load:
+    with ScoringLoad(cluster, replace(job, devices=SLOW_DEVICES)) as load:
         wait_until_all_work(load)
         stopped = replica_process(victim)
 
@@ -200,14 +203,7 @@ def test_a_replica_that_takes_too_much_memory_is_replaced(cluster: Cluster, job:
     if reason is not None:
         pytest.skip(reason)
     victim = cluster.hosts["w1"]
-    hungry = JobOnHosts(
-        address=job.address,
-        input=job.input,
-        output=job.output,
-        rows=ROWS,
-        devices=EQUAL_DEVICES,
-        preprocess="tests.multihost.user_functions:with_hunger",
-    )
+    hungry = replace(job, preprocess="tests.multihost.user_functions:with_hunger")
     with ScoringLoad(cluster, hungry) as load:
         wait_until_all_work(load)
         limit = memory_limit.MemoryLimit(200 << 20)
@@ -238,7 +234,7 @@ def test_a_host_that_is_drained_finishes_what_it_holds_and_leaves(cluster: Clust
 
         at_s = time.monotonic()
         cluster.drain(victim)
-        left = load.wait_for(lambda standing: replica_on(victim) not in standing.replicas)
+        left = load.wait_for(lambda standing: replica_on(victim) not in standing.replicas, since_s=at_s)
 
         count = load.finish()
     victim.is_whole = False
@@ -276,3 +272,95 @@ def test_a_driver_that_is_killed_again_and_again_loses_nothing(cluster: Cluster,
         f"replicas gone after {gone_s:.1f} s",
         "",
     )
+
+
+def test_a_row_that_kills_its_process_is_found_and_named(cluster: Cluster, job: JobOnHosts) -> None:
+    poisoned = replace(job, devices=FAST_DEVICES, preprocess="tests.multihost.user_functions:with_poison")
+    with ScoringLoad(cluster, poisoned) as load:
+        said = load.fail()
+        losses = load.standings()[-1].counters["losses"]
+
+    row = user_functions.POISON_ROW
+    assert said["kind"] == "DataError"
+    assert f"in.parquet, row {row} (the first is 0): 3 replicas died while they held these rows" in said["error"]
+    assert losses <= 3
+    rows = table.Row(
+        fault="a poison row among 20,000",
+        load=load.text,
+        lost=0,
+        twice=0,
+        goes_on=f"{losses + 1} replicas died; the error names file and row",
+        asked="one error, for that row",
+    )
+    table.rows.append(rows)
+
+
+def test_a_host_that_joins_gets_replicas(cluster: Cluster, job: JobOnHosts) -> None:
+    cluster.set_up(HOSTS[:2])
+    # One row at a time takes the two cores some twenty seconds, whichever hosts they are lent to.
+    on_cpus = replace(job, devices="w*/CPU", batch_size=1)
+    with ScoringLoad(cluster, on_cpus) as load:
+        wait_until_all_work(load, hosts=2)
+
+        at_s = time.monotonic()
+        joined = cluster.add_host("w2")
+        cluster.wait_for(HOSTS)
+        known_s = time.monotonic()
+
+        works = load.wait_for(lambda standing: standing.holds_work(f"{joined.name}/CPU.0#0"), since_s=at_s)
+        count = load.finish()
+
+    assert (count.lost, count.twice) == (0, 0)
+    works_s = works.at_s - known_s
+    put_down("a host joins half-way", load, count, f"works {works_s:.1f} s after Ray knew it", "compile + 10 s")
+
+
+def test_ctrl_c_lets_replicas_complete_what_they_hold(cluster: Cluster, job: JobOnHosts) -> None:
+    with ScoringLoad(cluster, job) as load:
+        wait_until_all_work(load)
+        held = load.standings()[-1]
+
+        load.send(signal.SIGINT)
+        said = load.fail()
+        last = load.standings()[-1]
+
+    assert said["kind"] == "KeyboardInterrupt"
+    assert last.done > held.done
+    assert last.counters["retries"] == 0
+    assert load.rows_there() >= last.done
+
+
+def test_when_the_head_is_gone_the_job_ends_and_is_carried_on_later(
+    data: Path, output: Path, bench: Cluster
+) -> None:
+    """The last test: its cluster is done for."""
+    bench.set_up(HOSTS)
+    job = JobOnHosts(
+        address=bench.address,
+        input=str(data),
+        output=str(output),
+        rows=ROWS,
+        devices=SLOW_DEVICES,
+        replica_timeout_s=5.0,
+    )
+    with ScoringLoad(bench, job, host=bench.hosts["w0"]) as load:
+        wait_until_all_work(load)
+
+        at_s = time.monotonic()
+        bench.head.kill_all_processes()
+
+        said = load.fail()
+        ended_s = time.monotonic() - at_s
+
+    assert said["kind"] == "ReplicaError"
+    assert "has not answered for 5 s" in said["error"]
+    assert 0 < load.rows_there() < ROWS
+    row = table.Row(
+        fault="the head's processes are killed (--replica-timeout 5)",
+        load=load.text,
+        lost=0,
+        twice=0,
+        goes_on=f"ended with an error after {ended_s:.1f} s",
+        asked="bounded",
+    )
+    table.rows.append(row)

@@ -198,7 +198,8 @@ def test_a_chunk_that_fails_on_the_only_replica_is_given_up_after_three_tries() 
         commands = scheduler.handle(failure, 1.0)
 
     [failed] = only(FailJob, commands)
-    assert failed == FailJob(job=JOB, message="out of memory; given up after 3 tries", start=0, stop=4)
+    message = "out of memory; given up after 3 tries"
+    assert failed == FailJob(job=JOB, message=message, start=0, stop=4, cause=FailureCause.DEVICE)
 
 
 def test_a_failure_of_the_input_fails_the_job_and_cancels_its_other_chunks() -> None:
@@ -210,7 +211,13 @@ def test_a_failure_of_the_input_fails_the_job_and_cancels_its_other_chunks() -> 
 
     assert commands == [
         CancelDispatch(replica=B, dispatch=sent[B].dispatch),
-        FailJob(job=JOB, message="row 3 is no picture", start=sent[A].start, stop=sent[A].stop),
+        FailJob(
+            job=JOB,
+            message="row 3 is no picture",
+            start=sent[A].start,
+            stop=sent[A].stop,
+            cause=FailureCause.INPUT,
+        ),
     ]
 
 
