@@ -33,13 +33,11 @@ ShareCoresOption = Annotated[
 ]
 MaxReplicasOption = Annotated[
     int | None,
-    typer.Option(metavar="N", help="At most so many replicas, those on hosts that join later included."),
+    typer.Option(metavar="N", help="At most so many replicas, also when hosts join."),
 ]
 ReplicaTimeoutOption = Annotated[
     float,
-    typer.Option(
-        metavar="SECONDS", help="A replica, or the cluster's head, that is silent for so long is given up."
-    ),
+    typer.Option(metavar="SECONDS", help="A replica, or the head, that is silent for so long is given up."),
 ]
 LeaseTimeoutOption = Annotated[
     float, typer.Option(metavar="SECONDS", help="How long to wait for cores that others hold.")

@@ -50,7 +50,8 @@ class PlacementOptions:
         """Reads what callers type, so that a slip of the pen is told before anything is asked or started.
 
         Raises:
-            ConfigError: the device string is wrong, there is no such hint or precision, or a number is out of its range.
+            ConfigError: the device string is wrong, there is no such hint or precision, or a number is out of
+                its range.
         """
         parse(devices)
         PlanOptions(precision=precision)  # refuses one that there is not

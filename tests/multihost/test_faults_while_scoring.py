@@ -330,9 +330,7 @@ def test_ctrl_c_lets_replicas_complete_what_they_hold(cluster: Cluster, job: Job
     assert load.rows_there() >= last.done
 
 
-def test_when_the_head_is_gone_the_job_ends_and_is_carried_on_later(
-    data: Path, output: Path, bench: Cluster
-) -> None:
+def test_when_the_head_is_gone_the_job_ends_with_an_error(data: Path, output: Path, bench: Cluster) -> None:
     """The last test: its cluster is done for."""
     bench.set_up(HOSTS)
     job = JobOnHosts(
