@@ -9,7 +9,9 @@ from ovray.cli.placement_options import (
     DevicesOption,
     HintOption,
     LeaseTimeoutOption,
+    MaxReplicasOption,
     PrecisionOption,
+    ReplicaTimeoutOption,
     ShareCoresOption,
 )
 from ovray.cli.row_options import (
@@ -82,6 +84,8 @@ def score(
     ] = 10.0,
     share_cores: ShareCoresOption = False,
     lease_timeout: LeaseTimeoutOption = 30.0,
+    max_replicas: MaxReplicasOption = None,
+    replica_timeout: ReplicaTimeoutOption = 30.0,
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object, on the last line, instead of a table.")
     ] = False,
@@ -124,6 +128,8 @@ def score(
             precision=precision,
             share_cores=share_cores,
             lease_timeout_s=lease_timeout,
+            max_replicas=max_replicas,
+            replica_timeout_s=replica_timeout,
         ),
         address=address,
     )

@@ -25,6 +25,13 @@ class WhenFull(Enum):
     REFUSE = "refuse"
 
 
+class Poison(Enum):
+    """Says what becomes of rows that kill the processes that hold them."""
+
+    FAIL = "fail"  # they end their job
+    PUT_ASIDE = "put aside"  # they are narrowed down to single rows, which are sent with the verdict on them
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaReady:
     """A replica has compiled its model, for the first time or after a loss, and may be given work."""
@@ -106,6 +113,7 @@ class JobSubmitted:
     min_chunk_s: float = 0.05
     #: How many copies of the last chunks may run beside the originals; 0 turns backup copies off.
     max_backups: int = 16
+    poison: Poison = Poison.FAIL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

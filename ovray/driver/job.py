@@ -7,7 +7,7 @@ May not enter: decisions (core), Ray (transport.py), rows.  Nothing here waits w
 import contextlib
 import queue
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,11 @@ from ovray.core import commands, events
 from ovray.core.ids import DispatchId, JobId, ReplicaId
 from ovray.core.scheduler import Scheduler
 from ovray.core.snapshot import Snapshot
+from ovray.devices.records import ReplicaSpec
 from ovray.driver import messages
-from ovray.driver.lifecycle import ReplicaSet, ReplicaStart
+from ovray.driver.interrupts import Interrupts
+from ovray.driver.lifecycle import ReplicaSet, Upkeep
+from ovray.driver.messages import ReplicaStart
 from ovray.driver.transport import Inbox, Transport
 from ovray.errors import DataError
 from ovray.replica.workload import ReplicaReport
@@ -25,6 +28,9 @@ JOB = JobId(0)
 
 #: How often the watcher is called and silent replicas are looked for, messages or not.
 TICK_S = 0.25
+
+#: How long replicas may take at Ctrl-C to complete what they hold; a second Ctrl-C ends that.
+DRAIN_TIMEOUT_S = 10.0
 
 #: What pieces that nobody needs any more get to answer before their processes are ended.
 CANCEL_TIMEOUT_S = 5.0
@@ -60,6 +66,8 @@ class Outcome:
     commits: tuple[Commit, ...]
     #: From the first replica's readiness to the last commit.
     run_s: float
+    #: Every replica that was started, those that joined later included.
+    specs: tuple[ReplicaSpec, ...]
     reports: Mapping[ReplicaId, ReplicaReport]
     #: Why replicas that were wanted did not take part, or left.
     failures: Mapping[ReplicaId, Exception]
@@ -74,12 +82,13 @@ class JobDriver:
         transport: Transport,
         inbox: Inbox,
         clock: Callable[[], float] = time.monotonic,
+        upkeep: Upkeep | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._transport = transport
         self._inbox = inbox
         self._clock = clock
-        self._replicas = ReplicaSet(transport, clock)
+        self._replicas = ReplicaSet(transport, clock, upkeep)
         self._piece_of: Callable[[int, int], Any] = _no_piece
         #: Sent and not answered.
         self._in_flight: dict[DispatchId, ReplicaId] = {}
@@ -89,14 +98,17 @@ class JobDriver:
         #: When to look next for replicas that say nothing, however many others talk.
         self._look_at_s = 0.0
         self._last_commit_s = 0.0
+        #: Set at the first Ctrl-C.
+        self._is_draining = False
         self._ended: commands.FinishJob | commands.FailJob | None = None
 
     def run(
         self,
-        replicas: Sequence[ReplicaStart],
+        replicas: Iterable[ReplicaStart],
         job: events.JobSubmitted,
         piece_of: Callable[[int, int], Any],
         watch: Callable[[Progress], None],
+        name_rows: Callable[[int, int], str] = "rows {} to {}".format,
     ) -> Outcome:
         """Starts replicas, has every row of a job done, and ends the replicas.
 
@@ -105,54 +117,78 @@ class JobDriver:
             job: its number must be ``JOB``.
             piece_of: makes what a replica needs to do rows ``start`` up to, not including, ``stop``.
             watch: is told how things stand, several times a second.
+            name_rows: says where rows ``start`` up to, not including, ``stop`` come from.
 
         Raises:
             DataError: rows could not be read, prepared or written; the message names them.
             ReplicaError: no replica is left, or none could start.
             ConfigError: no device could compile the model.
+            KeyboardInterrupt: Ctrl-C; the first lets replicas complete what they hold, the second does not.
         """
         self._piece_of = piece_of
         rows_total = sum(stop - start for start, stop in job.ranges)
         try:
             self._replicas.start(replicas)
             self._feed(job)
-            while self._ended is None:
-                self._step()
-                watch(self._progress(rows_total))
+            with Interrupts() as interrupts:
+                while self._ended is None and not interrupts.is_asked:
+                    self._step()
+                    watch(self._progress(rows_total))
+                if interrupts.is_asked:
+                    self._drain(lambda: watch(self._progress(rows_total)))
             self._settle()
         finally:
             self._transport.close()
         if isinstance(self._ended, commands.FailJob):
-            raise DataError(self._ended.message)
+            raise DataError(_told(self._ended, name_rows))
+        if self._ended is None:
+            raise KeyboardInterrupt
         began_s = self._replicas.first_ready_s
         return Outcome(
             commits=tuple(self._commits),
             run_s=0.0 if began_s is None else self._last_commit_s - began_s,
+            specs=self._replicas.specs,
             reports=self._replicas.reports,
             failures=self._replicas.failures,
         )
 
     def _step(self) -> None:
+        self._hear()
+        if self._clock() >= self._look_at_s:
+            self._look_at_s = self._clock() + TICK_S
+            self._feed_life(self._replicas.look_after(self._scheduler.snapshot()))
+        self._check_that_somebody_is_left()
+
+    def _hear(self) -> None:
+        """Takes in the next message, or the passing of time."""
         now_s = self._clock()
         wake_in_s = TICK_S if self._wake_at_s is None else min(TICK_S, max(0.0, self._wake_at_s - now_s))
         with contextlib.suppress(queue.Empty):
             self._take(self._inbox.get(timeout=wake_in_s))
-        if self._clock() >= self._look_at_s:
-            self._look_at_s = self._clock() + TICK_S
-            self._feed_life(self._replicas.look_for_the_silent(self._scheduler.snapshot()))
         if self._wake_at_s is not None and self._clock() >= self._wake_at_s:
             self._wake_at_s = None
             self._feed(events.TimerFired())
-        self._check_that_somebody_is_left()
+
+    def _drain(self, watch: Callable[[], None]) -> None:
+        """Has replicas complete what they hold, and gives them nothing more."""
+        end_s = self._clock() + DRAIN_TIMEOUT_S
+        self._is_draining = True
+        for replica in self._scheduler.snapshot().replicas:
+            self._feed(events.ReplicaDraining(replica=replica.id))
+        while self._awaits_answers() and self._ended is None and self._clock() < end_s:
+            self._hear()
+            watch()
 
     def _settle(self) -> None:
         """Lets pieces that nobody needs any more come to their end, so that they leave nothing behind."""
         end_s = self._clock() + CANCEL_TIMEOUT_S
-        while self._in_flight and self._clock() < end_s:
-            try:
-                self._take(self._inbox.get(timeout=TICK_S))
-            except queue.Empty:
-                continue
+        while self._awaits_answers() and self._clock() < end_s:
+            self._hear()
+
+    def _awaits_answers(self) -> bool:
+        """Says whether somebody who can be heard has still to answer."""
+        silent = {replica.id for replica in self._scheduler.snapshot().replicas if replica.is_stalled}
+        return any(replica not in silent for replica in self._in_flight.values())
 
     # --- messages become events -----------------------------------------------------------------------------
 
@@ -173,6 +209,8 @@ class JobDriver:
                 )
             case messages.Replied():
                 raise AssertionError(f"chunks are answered one by one, not by {message!r}")
+            case messages.Started() if self._is_draining:
+                pass  # it would be given work
             case _:
                 self._feed_life(self._replicas.take(message))
 
@@ -216,7 +254,7 @@ class JobDriver:
             case commands.ProbeReplica():
                 self._transport.probe(command.replica)
             case commands.ReleaseReplica():
-                self._transport.stop(command.replica)
+                self._replicas.released(command.replica)
             case commands.WakeAt():
                 self._wake_at_s = command.at_s
             case commands.FinishJob() | commands.FailJob():
@@ -233,6 +271,13 @@ class JobDriver:
             running_s=0.0 if began_s is None else self._clock() - began_s,
             starting=self._replicas.starting,
         )
+
+
+def _told(failure: commands.FailJob, name_rows: Callable[[int, int], str]) -> str:
+    """Says which rows a failure was about, where the message does not."""
+    if failure.cause is events.FailureCause.INPUT or failure.start is None or failure.stop is None:
+        return failure.message
+    return f"{name_rows(failure.start, failure.stop)}: {failure.message}"
 
 
 def _no_piece(start: int, stop: int) -> Any:

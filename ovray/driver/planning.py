@@ -75,7 +75,7 @@ def plan(  # noqa: PLR0913 (the public face: every option has its name)
         return _only_placed(options, address)
     workload = Workload(model=pack(_with_closed_shapes(with_plain_types(read_model(model)))), batch_rows=1)
     with ray_session(address):
-        return _measured(place(options), workload, options)
+        return _measured(place(options).plan, workload, options)
 
 
 def _only_placed(options: PlacementOptions, address: str | None) -> Plan:

@@ -16,7 +16,8 @@ from ovray.core.events import JobSubmitted
 from ovray.core.scheduler import Scheduler
 from ovray.devices.records import Plan, ReplicaSpec
 from ovray.driver.job import JOB, JobDriver, Outcome, Progress
-from ovray.driver.lifecycle import ReplicaStart
+from ovray.driver.messages import ReplicaStart
+from ovray.driver.newcomers import upkeep_of
 from ovray.driver.placement import PlacementOptions, place
 from ovray.driver.session import ray_session
 from ovray.driver.transport import Inbox, RayTransport
@@ -26,7 +27,7 @@ from ovray.replica.properties import compile_properties
 from ovray.replica.workload import Workload
 from ovray.scoring.batching import BatchSize
 from ovray.scoring.chunk import Chunk, ScoringWork
-from ovray.scoring.dataset import DataSet
+from ovray.scoring.dataset import DataSet, name_rows
 from ovray.scoring.done_rows import count
 from ovray.scoring.files import find_files
 from ovray.scoring.folder_lock import open_folder
@@ -80,7 +81,7 @@ class Stage:
 
 
 #: Where an earlier run had done every row.
-NOTHING_DONE = (Plan(replicas=()), Outcome(commits=(), run_s=0.0, reports={}, failures={}))
+NOTHING_DONE = (Plan(replicas=()), Outcome(commits=(), run_s=0.0, specs=(), reports={}, failures={}))
 
 Watch = Callable[[Stage | Plan | Progress], None]
 
@@ -115,6 +116,8 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
     commit_every_s: float = ScoreOptions().commit_every_s,
     share_cores: bool = False,
     lease_timeout_s: float = PlacementOptions().lease_timeout_s,
+    max_replicas: int | None = None,
+    replica_timeout_s: float = 30.0,
 ) -> ScoreReport:
     """Scores every row of some files and writes the results as a folder of Parquet files.
 
@@ -152,6 +155,8 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
         commit_every_s: at least so often each replica completes a part; what a kill costs at most.
         share_cores: lets replicas run on cores that others hold.
         lease_timeout_s: seconds to wait for cores that others hold.
+        max_replicas: at most so many replicas, those on hosts that join later included; ``None`` is all.
+        replica_timeout_s: a replica, or the cluster's head, that is silent for so long is given up.
 
     Returns:
         The figures; the rows are in ``output``: kept columns, then one column for each output of the model.
@@ -188,6 +193,8 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
             precision=precision,
             share_cores=share_cores,
             lease_timeout_s=lease_timeout_s,
+            max_replicas=max_replicas,
+            replica_timeout_s=replica_timeout_s,
         ),
         address=address,
     )
@@ -242,7 +249,8 @@ def _score(
     watch(Stage(text="connecting to Ray"))
     with ray_session(options.address):
         watch(Stage(text="placing replicas"))
-        plan = place(options.placement)
+        placed = place(options.placement)
+        plan = placed.plan
         watch(plan)
         inbox: Inbox = Inbox()
         transport = RayTransport(
@@ -251,9 +259,9 @@ def _score(
             lease_timeout_s=options.placement.lease_timeout_s,
         )
         transport.put(workload, ScoringWork(rows=rows, folder=taken.folder))
-        replicas = [
-            ReplicaStart(spec=spec, properties=compile_properties(spec, options.config)) for spec in plan.replicas
-        ]
+
+        def start_of(spec: ReplicaSpec) -> ReplicaStart:
+            return ReplicaStart(spec=spec, properties=compile_properties(spec, options.config))
 
         def piece_of(start: int, stop: int) -> Chunk:
             return Chunk(start=start, stop=stop, slices=data.slices(start, stop))
@@ -266,12 +274,20 @@ def _score(
             max_chunk_rows=rows.max_chunk_rows,
             max_chunk_s=CHUNK_SHARE * options.commit_every_s,
         )
-        return plan, JobDriver(Scheduler(), transport, inbox).run(replicas, job, piece_of, watch)
+        upkeep = upkeep_of(options.placement, placed.found, start_of, inbox)
+        driver = JobDriver(Scheduler(), transport, inbox, upkeep=upkeep)
+        return plan, driver.run(
+            map(start_of, plan.replicas),
+            job,
+            piece_of,
+            watch,
+            lambda start, stop: name_rows(data.slices(start, stop)),
+        )
 
 
 def _report(plan: Plan, outcome: Outcome, taken: TakenUp, seconds: float) -> ScoreReport:
     table = pd.DataFrame(
-        [_replica_row(spec, outcome) for spec in plan.replicas if spec.id in outcome.reports],
+        [_replica_row(spec, outcome) for spec in outcome.specs if spec.id in outcome.reports],
         columns=list(REPLICA_COLUMNS),
     )
     failures = tuple(
