@@ -47,6 +47,9 @@ DEVICE_PROPERTIES = "DEVICE_PROPERTIES"
 PERFORMANCE_HINT = "PERFORMANCE_HINT"
 PRECISION = "INFERENCE_PRECISION_HINT"
 
+#: Properties of AUTO and MULTI that ovray behaves by in one way only, with the value that says so.
+_FIXED = {"ENABLE_STARTUP_FALLBACK": "YES", "ENABLE_RUNTIME_FALLBACK": "YES", "MODEL_PRIORITY": "MEDIUM"}
+
 #: What a plan settles for every replica at once, and so warns where it cannot.
 _PLANNED_PRECISIONS = ("f32", "f16", "bf16")
 
@@ -77,6 +80,7 @@ def read_options(device_name: str | None, config: Mapping[str, Any], more: Servi
     priorities = properties.pop(MULTI_DEVICE_PRIORITIES, None)
     if priorities is not None:
         devices = _with_priorities(devices, as_text(priorities))
+    _take_out_fixed(properties)
     precision = as_text(properties.get(PRECISION, ""))
     if precision in _PLANNED_PRECISIONS:
         del properties[PRECISION]
@@ -133,6 +137,17 @@ def _with_priorities(devices: str, priorities: str) -> str:
             " nothing was started; write one or the other"
         )
     return f"{devices}:{priorities}"
+
+
+def _take_out_fixed(properties: dict[str, Any]) -> None:
+    for name in _FIXED.keys() & properties.keys():
+        value = as_text(properties.pop(name)).removeprefix("MODEL_PRIORITY_")
+        if value.upper() not in (_FIXED[name], "TRUE" if _FIXED[name] == "YES" else _FIXED[name]):
+            raise ConfigError(
+                f"{name}={value} cannot be had: here the first replica that is ready serves, others take over"
+                " when one fails, and what goes first is said with each request (priority=); leave the property"
+                " out"
+            )
 
 
 def _policy(value: Any) -> SchedulePolicy:

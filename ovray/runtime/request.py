@@ -143,10 +143,12 @@ class InferRequest(TensorAccess):
 
         Example:
             >>> request = compiled.create_infer_request()
-            >>> request.set_callback(lambda userdata: print("done:", userdata), None)
+            >>> done = []
+            >>> request.set_callback(done.append, None)
             >>> request.start_async([np.ones((1, 32))], "first")
             >>> request.wait()
-            done: first
+            >>> done
+            ['first']
         """
         if userdata is not None and self._callback is None:
             warnings.warn("There is no callback function!", RuntimeWarning, stacklevel=2)

@@ -21,18 +21,19 @@ from ovray.driver.calls import Ended
 from ovray.driver.lifecycle import request_window
 from ovray.driver.opening import OpenPool, PoolOptions
 from ovray.driver.pool import PoolSnapshot, RequestPool
-from ovray.errors import ConfigError, OvrayError
+from ovray.errors import ConfigError, OvrayError, ReplicaError
 from ovray.runtime.callbacks import CallbackThreads
 from ovray.runtime.ports import Ports
 
-#: For how long the number of requests that keeps all replicas busy is taken for known.  It changes when replicas
-#: come or go.
-_WANTED_FOR_S = 0.5
+#: For how long what replicas said of themselves is good enough to count and to find them by.
+_SEEN_FOR_S = 0.5
 
 #: The pools of this process; those that were closed are still among them for a while.
 _here: "weakref.WeakSet[Serving]" = weakref.WeakSet()
 
 _READY = ReplicaState.READY.value
+_FAILED = "failed"
+_GONE = {_FAILED, ReplicaState.LOST.value, ReplicaState.DRAINING.value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +94,9 @@ class Serving:
         #: Devices as ``host/device``, in the order of the device string.
         self._places = list(dict.fromkeys(f"{spec.host}/{spec.device}" for spec in opened.plan.replicas))
         self._priorities = tuple(self._places)
-        self._counting = threading.Lock()
-        self._wanted = 1
-        self._wanted_until_s = 0.0
+        self._looking = threading.Lock()
+        self._seen: tuple[ReplicaInfo, ...] = ()
+        self._seen_until_s = 0.0
         # Whoever drops the last reference may be the driver thread or a destructor; the pool ends on its own
         # thread.
         weakref.finalize(self, self.pool.close).atexit = False
@@ -125,7 +126,8 @@ class Serving:
 
         Raises:
             ConfigError: there is no such device.
-            ReplicaError: the model is closed, or there was no room before the deadline.
+            ReplicaError: the model is closed, there was no room before the deadline, or the device has lost its
+                replicas.
         """
         return self.pool.submit(
             arrays,
@@ -133,7 +135,7 @@ class Serving:
             rows=self._rows(arrays),
             priority=terms.priority,
             deadline_s=terms.deadline_s,
-            pinned_to=None if terms.device is None else self._place(terms.device),
+            pinned_to=None if terms.device is None else self._live_place(terms.device),
         )
 
     def snapshot(self) -> PoolSnapshot:
@@ -152,18 +154,16 @@ class Serving:
 
     def wanted_in_flight(self) -> int:
         """Says how many requests in flight keep every live replica busy, those on their way included."""
-        with self._counting:
-            if time.monotonic() > self._wanted_until_s:
-                self._wanted = max(
-                    1,
-                    sum(
-                        request_window(replica.nireq, replica.rows_per_s)
-                        for replica in self.replicas()
-                        if replica.state == _READY
-                    ),
-                )
-                self._wanted_until_s = time.monotonic() + _WANTED_FOR_S
-            return self._wanted
+        ready = [replica for replica in self._lately() if replica.state == _READY]
+        return max(1, sum(request_window(replica.nireq, replica.rows_per_s) for replica in ready))
+
+    def _lately(self) -> tuple[ReplicaInfo, ...]:
+        """Says how replicas stood a moment ago: for those who ask at every request."""
+        with self._looking:
+            if time.monotonic() > self._seen_until_s:
+                self._seen = self.replicas()
+                self._seen_until_s = time.monotonic() + _SEEN_FOR_S
+            return self._seen
 
     def execution_devices(self) -> list[str]:
         """Lists the devices that have a live replica, as ``host/device``, in the order of the device string."""
@@ -194,6 +194,21 @@ class Serving:
         found = [place for place in self._places if _is_meant(device, place)]
         return found or [self._place(device)]
 
+    def _live_place(self, device: str) -> str:
+        """Finds what a request is pinned to; one pinned to a replica that is gone would wait for good."""
+        place = self._place(device)
+        states = {
+            replica.state
+            for replica in self._lately()
+            if place in (replica.id, f"{replica.host}/{replica.device}")
+        }
+        if states <= _GONE:
+            raise ReplicaError(
+                f"device={device!r} has no live replica any more ({', '.join(sorted(states))}); the request was"
+                " not taken; leave device out, or see compiled.stats()"
+            )
+        return place
+
     def _place(self, device: str) -> str:
         """Resolves what a caller calls a replica or device to what the scheduler calls it."""
         known = {*self._specs, *self._places}
@@ -219,7 +234,7 @@ class Serving:
 
     def _info(self, spec: ReplicaSpec, seen: PoolSnapshot, standing: ReplicaSnapshot | None) -> ReplicaInfo:
         report = seen.reports.get(spec.id)
-        state = "starting" if spec.id in seen.starting else "failed"
+        state = "starting" if spec.id in seen.starting else _FAILED
         return ReplicaInfo(
             id=spec.id,
             host=spec.host,
