@@ -8,7 +8,7 @@ import contextlib
 import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ovray.core import commands, events
@@ -23,8 +23,11 @@ from ovray.replica.workload import ReplicaReport
 
 JOB = JobId(0)
 
-#: How often the watcher is called and silent replicas are looked for, messages or not.
+#: How often the watcher is called and replicas are looked after, messages or not.
 TICK_S = 0.25
+
+#: Is shown each event, when it was told to the scheduler, and the commands that came of it.
+Observer = Callable[[float, events.Event, Sequence[commands.Command]], None]
 
 #: What pieces that nobody needs any more get to answer before their processes are ended.
 CANCEL_TIMEOUT_S = 5.0
@@ -51,6 +54,10 @@ class Progress:
     running_s: float
     #: Replicas that have not said yet whether they can start.
     starting: tuple[ReplicaId, ...]
+    #: Replicas that could not start, or were lost, and why.
+    failures: Mapping[ReplicaId, Exception] = field(default_factory=dict)
+    #: Rows that were put aside because they cannot be scored.
+    errors: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +72,10 @@ class Outcome:
     failures: Mapping[ReplicaId, Exception]
 
 
+def _unobserved(now_s: float, event: events.Event, came_of_it: Sequence[commands.Command]) -> None:
+    """Looks away."""
+
+
 class JobDriver:
     """Runs one job over replicas that it starts and ends."""
 
@@ -74,11 +85,13 @@ class JobDriver:
         transport: Transport,
         inbox: Inbox,
         clock: Callable[[], float] = time.monotonic,
+        observer: Observer = _unobserved,
     ) -> None:
         self._scheduler = scheduler
         self._transport = transport
         self._inbox = inbox
         self._clock = clock
+        self._observer = observer
         self._replicas = ReplicaSet(transport, clock)
         self._piece_of: Callable[[int, int], Any] = _no_piece
         #: Sent and not answered.
@@ -86,8 +99,9 @@ class JobDriver:
         self._results: dict[DispatchId, Any] = {}
         self._commits: list[Commit] = []
         self._wake_at_s: float | None = None
-        #: When to look next for replicas that say nothing, however many others talk.
+        #: When to look around next, however many messages come.
         self._look_at_s = 0.0
+        self._rows_done = 0
         self._last_commit_s = 0.0
         self._ended: commands.FinishJob | commands.FailJob | None = None
 
@@ -118,7 +132,10 @@ class JobDriver:
             self._feed(job)
             while self._ended is None:
                 self._step()
-                watch(self._progress(rows_total))
+                if self._clock() >= self._look_at_s:
+                    self._look_at_s = self._clock() + TICK_S
+                    watch(self._look_around(rows_total))
+            watch(self._progress(self._scheduler.snapshot(), rows_total))
             self._settle()
         finally:
             self._transport.close()
@@ -137,13 +154,21 @@ class JobDriver:
         wake_in_s = TICK_S if self._wake_at_s is None else min(TICK_S, max(0.0, self._wake_at_s - now_s))
         with contextlib.suppress(queue.Empty):
             self._take(self._inbox.get(timeout=wake_in_s))
-        if self._clock() >= self._look_at_s:
-            self._look_at_s = self._clock() + TICK_S
-            self._feed_life(self._replicas.look_for_the_silent(self._scheduler.snapshot()))
         if self._wake_at_s is not None and self._clock() >= self._wake_at_s:
             self._wake_at_s = None
             self._feed(events.TimerFired())
-        self._check_that_somebody_is_left()
+
+    def _look_around(self, rows_total: int) -> Progress:
+        """Gives up replicas that say nothing, sees that somebody is left, and says how things stand.
+
+        A snapshot looks at every replica, so it is taken now and then and not at each message.
+        """
+        self._feed_life(self._replicas.look_for_the_silent(self._scheduler.snapshot()))
+        snapshot = self._scheduler.snapshot()
+        error = None if self._ended else self._replicas.error_if_none_is_left(snapshot)
+        if error is not None:
+            raise error
+        return self._progress(snapshot, rows_total)
 
     def _settle(self) -> None:
         """Lets pieces that nobody needs any more come to their end, so that they leave nothing behind."""
@@ -182,15 +207,13 @@ class JobDriver:
                 }
             self._feed(event)
 
-    def _check_that_somebody_is_left(self) -> None:
-        error = None if self._ended else self._replicas.error_if_none_is_left(self._scheduler.snapshot())
-        if error is not None:
-            raise error
-
     # --- commands become messages ---------------------------------------------------------------------------
 
     def _feed(self, event: events.Event) -> None:
-        for command in self._scheduler.handle(event, self._clock()):
+        now_s = self._clock()
+        came_of_it = self._scheduler.handle(event, now_s)
+        self._observer(now_s, event, came_of_it)
+        for command in came_of_it:
             self._carry_out(command)
 
     def _carry_out(self, command: commands.Command) -> None:
@@ -201,6 +224,7 @@ class JobDriver:
                 self._transport.send(command.replica, command.dispatch, command.job, piece)
             case commands.CommitChunk():
                 self._last_commit_s = self._clock()
+                self._rows_done += command.stop - command.start
                 self._commits.append(
                     Commit(
                         replica=command.replica,
@@ -222,14 +246,15 @@ class JobDriver:
             case _:
                 raise AssertionError(f"a job of chunks needs no {command!r}")
 
-    def _progress(self, rows_total: int) -> Progress:
+    def _progress(self, snapshot: Snapshot, rows_total: int) -> Progress:
         began_s = self._replicas.first_ready_s
         return Progress(
-            snapshot=self._scheduler.snapshot(),
+            snapshot=snapshot,
             rows_total=rows_total,
-            rows_done=sum(commit.stop - commit.start for commit in self._commits),
+            rows_done=self._rows_done,
             running_s=0.0 if began_s is None else self._clock() - began_s,
             starting=self._replicas.starting,
+            failures=dict(self._replicas.failures),
         )
 
 
