@@ -92,7 +92,7 @@ class JobDriver:
         self._inbox = inbox
         self._clock = clock
         self._observer = observer
-        self._replicas = ReplicaSet(transport, clock)
+        self.replicas = ReplicaSet(transport, clock)
         self._piece_of: Callable[[int, int], Any] = _no_piece
         #: Sent and not answered.
         self._in_flight: dict[DispatchId, ReplicaId] = {}
@@ -128,7 +128,7 @@ class JobDriver:
         self._piece_of = piece_of
         rows_total = sum(stop - start for start, stop in job.ranges)
         try:
-            self._replicas.start(replicas)
+            self.replicas.start(replicas)
             self._feed(job)
             while self._ended is None:
                 self._step()
@@ -141,12 +141,12 @@ class JobDriver:
             self._transport.close()
         if isinstance(self._ended, commands.FailJob):
             raise DataError(self._ended.message)
-        began_s = self._replicas.first_ready_s
+        began_s = self.replicas.first_ready_s
         return Outcome(
             commits=tuple(self._commits),
             run_s=0.0 if began_s is None else self._last_commit_s - began_s,
-            reports=self._replicas.reports,
-            failures=self._replicas.failures,
+            reports=self.replicas.reports,
+            failures=self.replicas.failures,
         )
 
     def _step(self) -> None:
@@ -163,9 +163,9 @@ class JobDriver:
 
         A snapshot looks at every replica, so it is taken now and then and not at each message.
         """
-        self._feed_life(self._replicas.look_for_the_silent(self._scheduler.snapshot()))
+        self._feed_life(self.replicas.look_for_the_silent(self._scheduler.snapshot()))
         snapshot = self._scheduler.snapshot()
-        error = None if self._ended else self._replicas.error_if_none_is_left(snapshot)
+        error = None if self._ended else self.replicas.error_if_none_is_left(snapshot)
         if error is not None:
             raise error
         return self._progress(snapshot, rows_total)
@@ -197,7 +197,7 @@ class JobDriver:
                     events.Failed(replica=message.replica, dispatch=message.dispatch, cause=cause, message=text)
                 )
             case _:
-                self._feed_life(self._replicas.take(message))
+                self._feed_life(self.replicas.take(message))
 
     def _feed_life(self, heard: Sequence[events.Event]) -> None:
         for event in heard:
@@ -247,14 +247,14 @@ class JobDriver:
                 raise AssertionError(f"a job of chunks needs no {command!r}")
 
     def _progress(self, snapshot: Snapshot, rows_total: int) -> Progress:
-        began_s = self._replicas.first_ready_s
+        began_s = self.replicas.first_ready_s
         return Progress(
             snapshot=snapshot,
             rows_total=rows_total,
             rows_done=self._rows_done,
             running_s=0.0 if began_s is None else self._clock() - began_s,
-            starting=self._replicas.starting,
-            failures=dict(self._replicas.failures),
+            starting=self.replicas.starting,
+            failures=dict(self.replicas.failures),
         )
 
 
