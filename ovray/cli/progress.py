@@ -147,9 +147,12 @@ def _rows(progress: Progress, resumed_rows: int) -> str:
 def _speed(progress: Progress, pace: Pace) -> list[str]:
     if not progress.rows_done:
         return []
-    left_s = pace.left_s(progress.rows_total - progress.rows_done)
-    left = "nothing moves" if left_s is None else f"{_clock(left_s)} left"
-    return [f"{pace.rows_per_s_now:,.0f} rows/s now", f"{pace.rows_per_s:,.0f} on average", left]
+    told = [f"{pace.rows_per_s_now:,.0f} rows/s now", f"{pace.rows_per_s:,.0f} on average"]
+    rows_left = progress.rows_total - progress.rows_done
+    if rows_left:
+        left_s = pace.left_s(rows_left)
+        told.append("nothing moves" if left_s is None else f"{_clock(left_s)} left")
+    return told
 
 
 def _mishaps(progress: Progress) -> list[str]:

@@ -122,8 +122,9 @@ class Journal:
     def __init__(self) -> None:
         #: On the driver's clock; all other times here count from it.
         self._origin_s: float | None = None
-        #: When something was last heard.
+        #: When something was last heard of the job.
         self.ended_s = 0.0
+        self._is_over = False
         self.lanes: dict[ReplicaId, Lane] = {}
         #: Rows over the time that was spent on them.
         self.rows = TimeBins()
@@ -166,6 +167,8 @@ class Journal:
 
     def note(self, now_s: float, event: events.Event, came_of_it: Sequence[commands.Command]) -> None:
         """Takes in one event, and what the scheduler made of it, at a time on the driver's clock."""
+        if self._is_over:
+            return  # answers to what was called off
         if self._origin_s is None:
             self._origin_s = now_s
         at_s = self.ended_s = max(self.ended_s, now_s - self._origin_s)
@@ -184,6 +187,8 @@ class Journal:
                     self._end(command.dispatch, Fate.NEEDLESS, at_s)
                 case commands.SendChunk():
                     self._begin(command, at_s)
+                case commands.FinishJob() | commands.FailJob():
+                    self._is_over = True
 
     def close(self) -> None:
         """Ends the story where it is: what is under way stays open."""
@@ -245,7 +250,8 @@ class Journal:
             rows = sent.stop - sent.start
             lane.rows_done += rows
             lane.chunks_done += 1
-            self.rows.add(began_s, at_s, rows)
+            # From its sending on: a replica has begun with it before it has answered what it held before.
+            self.rows.add(sent.sent_s, at_s, rows)
             self.copies_won += sent.sending is Sending.COPY
         self._keep(span)
 

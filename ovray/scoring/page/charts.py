@@ -4,6 +4,7 @@ Up to some thousand sendings each is drawn; of more, each replica's share of tim
 around the drawings (document.py).
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,15 +14,19 @@ from ovray.scoring.page import numbers
 from ovray.scoring.page.markup import Markup, joined, tag
 
 WIDTH = 1080
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 10, 26
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 26, 10, 26
 _LANE_NAMES_WIDTH = 190
 
 #: Replicas that are drawn at the most; a drawing with more is a wall of grey.
 LANES_DRAWN = 500
+LANES_OF_TAIL = 60
 
 #: Of one lane, by how many there are at the most.
-_LANE_HEIGHTS = ((12, 22.0), (40, 15.0), (120, 8.0), (LANES_DRAWN, 4.0))
+_LANE_HEIGHTS = ((12, 22.0), (40, 15.0), (120, 8.0), (LANES_DRAWN, 3.0))
+_THICKNESS = 0.82
 _NAME_HEIGHT = 12.0
+#: Between names where there is no room for each.
+_NAME_EVERY = 24.0
 _NAME_LETTERS = 30
 
 #: Shares of time at work are drawn in so many shades.
@@ -43,6 +48,8 @@ class _Axis:
     ended_s: float
     left: float
     right: float = WIDTH - _RIGHT
+    #: From which times count where they are written.
+    origin_s: float = 0.0
 
     def x(self, at_s: float) -> float:
         at_s = min(max(at_s, self.began_s), self.ended_s)
@@ -51,10 +58,11 @@ class _Axis:
         )
 
     def drawn(self, top: float, bottom: float) -> Markup:
-        step_s, times_s = numbers.ticks(self.began_s, self.ended_s, 9, of_time=True)
+        low_s, high_s = self.began_s - self.origin_s, self.ended_s - self.origin_s
+        step_s, times_s = numbers.ticks(low_s, high_s, 9, of_time=True)
         parts = []
         for at_s in times_s:
-            x = self.x(at_s)
+            x = self.x(at_s + self.origin_s)
             parts.append(tag("line", x1=x, x2=x, y1=top, y2=bottom, class_="grid"))
             label = numbers.clock(at_s, step_s)
             parts.append(tag("text", label, x=x, y=bottom + 17, text_anchor="middle"))
@@ -101,9 +109,9 @@ def _average(journal: Journal, axis: _Axis, y: Callable[[float], float]) -> Mark
     )
 
 
-def time_line(journal: Journal) -> Markup:
-    """Draws what each replica did over the whole job."""
-    lanes = dict(list(journal.lanes.items())[:LANES_DRAWN])
+def time_line(journal: Journal, order: Sequence[ReplicaId]) -> Markup:
+    """Draws what each replica did over the whole job, from top to bottom in this order."""
+    lanes = {id: journal.lanes[id] for id in order[:LANES_DRAWN]}
     axis = _Axis(began_s=0.0, ended_s=journal.ended_s, left=_LANE_NAMES_WIDTH)
     grid = _Lanes(lanes, axis)
     if journal.is_complete:
@@ -114,12 +122,12 @@ def time_line(journal: Journal) -> Markup:
     return grid.drawn(work, journal.ended_s, label="what each replica did")
 
 
-def tail(journal: Journal, began_s: float, most_lanes: int = 60) -> Markup:
-    """Draws the end of a job from ``began_s`` on: the replicas that worked longest, each sending."""
+def tail(journal: Journal, order: Sequence[ReplicaId], began_s: float) -> Markup:
+    """Draws the end of a job from ``began_s`` on: the replicas that worked longest, in this order, each sending."""
     within = [span for span in journal.spans if span.ended_s >= began_s]
-    latest = sorted(journal.lanes, key=lambda id: journal.lanes[id].answered_s, reverse=True)[:most_lanes]
-    lanes = {id: lane for id, lane in journal.lanes.items() if id in set(latest)}
-    axis = _Axis(began_s=began_s, ended_s=journal.ended_s, left=_LANE_NAMES_WIDTH)
+    latest = sorted(order, key=lambda id: journal.lanes[id].answered_s, reverse=True)[:LANES_OF_TAIL]
+    lanes = {id: journal.lanes[id] for id in order if id in set(latest)}
+    axis = _Axis(began_s=began_s, ended_s=journal.ended_s, left=_LANE_NAMES_WIDTH, origin_s=journal.ended_s)
     grid = _Lanes(lanes, axis)
     return grid.drawn(grid.spans(within), journal.ended_s, label="what each replica did at the end")
 
@@ -131,7 +139,7 @@ class _Lanes:
         self._lanes = lanes
         self._axis = axis
         self._pitch = next((height for most, height in _LANE_HEIGHTS if len(lanes) <= most), _LANE_HEIGHTS[-1][1])
-        self._thick = self._pitch - (1.0 if self._pitch < _NAME_HEIGHT else 4.0)
+        self._thick = self._pitch * _THICKNESS
         self._tops = {id: _TOP + number * self._pitch for number, id in enumerate(lanes)}
         self._bottom = _TOP + len(lanes) * self._pitch
 
@@ -142,7 +150,7 @@ class _Lanes:
 
     def _names(self) -> Markup:
         """Names lanes as far as there is room."""
-        every = max(1, -(-int(_NAME_HEIGHT) // int(self._pitch)))
+        every = 1 if self._pitch >= _NAME_HEIGHT else math.ceil(_NAME_EVERY / self._pitch)
         return joined(
             tag("text", _shortened(id), x=_LANE_NAMES_WIDTH - 8, y=top + self._thick / 2 + 4, text_anchor="end")
             for number, (id, top) in enumerate(self._tops.items())
@@ -155,7 +163,7 @@ class _Lanes:
         for id, lane in self._lanes.items():
             middle = self._tops[id] + self._thick / 2
             start, end = self._axis.x(0.0), self._axis.x(lane.ready_s)
-            if end > start:
+            if end > start and self._pitch >= _NAME_HEIGHT:
                 parts.append(tag("line", x1=start, x2=end, y1=middle, y2=middle, class_="starting"))
             until_s = ended_s if lane.lost_s is None else lane.lost_s
             if until_s < self._axis.began_s:

@@ -73,8 +73,9 @@ def _tiles(facts: PageFacts) -> Markup:
     idle_s = sum(lane.idle_s(journal.ended_s) for lane in journal.lanes.values())
     there_s = sum(lane.there_s(journal.ended_s) for lane in journal.lanes.values())
     copies = journal.sendings(Sending.COPY)
+    before = f"; {numbers.count(job.resumed_rows)} were done before" if job.resumed_rows else ""
     tiles = [
-        (numbers.count(done), f"rows scored, of {numbers.count(job.rows - job.resumed_rows)}"),
+        (numbers.count(done), f"rows scored, of {numbers.count(job.rows - job.resumed_rows)}{before}"),
         (numbers.rate(done / run_s) if run_s else "–", "rows/s on average"),
         (numbers.duration(run_s), "from the first replica ready"),
         (numbers.count(len(journal.lanes)), f"replicas, of {numbers.count(len(facts.plan.replicas))} planned"),
@@ -83,8 +84,6 @@ def _tiles(facts: PageFacts) -> Markup:
         (numbers.count(copies), f"copies, {numbers.count(journal.copies_won)} of use" if copies else "copies"),
         (numbers.count(facts.errors), "errors: rows put aside"),
     ]
-    if job.resumed_rows:
-        tiles.insert(1, (numbers.count(job.resumed_rows), "rows done by earlier runs"))
     return tag(
         "div",
         *(tag("div", tag("b", big), tag("span", small), class_="tile") for big, small in tiles),
@@ -109,7 +108,7 @@ def _time_line(facts: PageFacts) -> Markup:
     return _section(
         "Which replica did what",
         charts.legend(_KINDS),
-        charts.time_line(journal),
+        charts.time_line(journal, _order(facts)),
         *(tag("p", note, class_="faint") for note in notes),
     )
 
@@ -123,21 +122,29 @@ def _tail(facts: PageFacts) -> Markup:
     tail_s = ended_s - began_s
     words = (
         f"The first replica ran out of work {numbers.duration(tail_s)} before the end"
-        f" ({numbers.share(tail_s, run_s)} of the run). Until then the others left it"
-        f" {numbers.duration(lost_s)} of replica time unused: had all ended together, the job would have ended"
+        f" ({numbers.share(tail_s, run_s)} of the run). From then on {numbers.duration(lost_s)} of replica time were"
+        " left unused: had all ended together, the job would have been done"
         f" {numbers.duration(lost_s / max(len(workers), 1))} earlier."
     )
     from_s = max(0.0, ended_s - max(2.0 * tail_s, _TAIL_SHARE * run_s))
     notes = []
-    if not journal.is_complete and journal.spans and journal.spans[0].ended_s > from_s:
-        notes.append(f"Only the last {numbers.count(SPANS_KEPT)} chunks are drawn.")
+    if not journal.is_complete and journal.spans[0].ended_s > from_s:
+        from_s = journal.spans[0].ended_s
+        notes.append(f"The last {numbers.count(SPANS_KEPT)} chunks are drawn.")
+    if len(journal.lanes) > charts.LANES_OF_TAIL:
+        notes.append(f"The {charts.LANES_OF_TAIL} replicas that worked longest are drawn.")
     return _section(
         "The tail",
         tag("p", words),
         charts.legend(_KINDS),
-        charts.tail(journal, from_s),
+        charts.tail(journal, _order(facts), from_s),
         *(tag("p", note, class_="faint") for note in notes),
     )
+
+
+def _order(facts: PageFacts) -> list[ReplicaId]:
+    """Returns the replicas that were ready, as planned."""
+    return [spec.id for spec in facts.plan.replicas if spec.id in facts.journal.lanes]
 
 
 def _replicas(facts: PageFacts) -> Markup:
@@ -183,7 +190,7 @@ def _state(lane: Lane, failure: str) -> str:
     if lane.lost_s is not None:
         return f"lost after {numbers.duration(lane.lost_s)}: {failure}".rstrip(": ")
     failed = lane.fates[Fate.FAILED]
-    return f"{failed} chunks failed here" if failed else "to the end"
+    return f"{failed} chunk{'s' * (failed != 1)} failed here" if failed else "to the end"
 
 
 def _mishaps(facts: PageFacts) -> Markup:
@@ -204,7 +211,7 @@ def _mishaps(facts: PageFacts) -> Markup:
     if left_out:
         kept = "" if journal.marks_ended <= MARKS_KEPT else ", of which not all were kept"
         parts.append(tag("p", f"and {numbers.count(left_out)} more{kept}", class_="faint"))
-    return _section("Errors", *(parts or [tag("p", "none", class_="faint")]))
+    return _section("Errors and warnings", *(parts or [tag("p", "none", class_="faint")]))
 
 
 def _mishap(span: Span) -> list[Value]:

@@ -6,7 +6,8 @@ May not enter: markup.
 import math
 from collections.abc import Iterator
 
-_STEPS = (1.0, 2.0, 5.0, 10.0)
+_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+_TIME_STEPS = (1.0, 2.0, 5.0, 10.0)
 
 #: Of a clock, beyond a minute: what people count in.
 _CLOCK_STEPS_S = (60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 21600.0, 43200.0, 86400.0)
@@ -61,7 +62,9 @@ def short(number: float) -> str:
 
 
 def clock(at_s: float, step_s: float) -> str:
-    """Returns a point on a time axis whose ticks are ``step_s`` apart."""
+    """Returns a point on a time axis whose ticks are ``step_s`` apart; below 0 it is before the end."""
+    if at_s < 0:
+        return f"−{clock(-at_s, step_s)}"
     if step_s < _MINUTE_S and at_s < _MINUTE_S:
         return f"{round(at_s, 3):g} s"
     minutes, seconds = divmod(round(at_s), 60)
@@ -85,4 +88,4 @@ def _round_steps(least: float, *, of_time: bool) -> Iterator[float]:
     power = 10.0 ** math.floor(math.log10(least))
     if of_time and least > _STEPS[-1]:
         yield from (20.0, 30.0, *_CLOCK_STEPS_S)
-    yield from (step * power for step in _STEPS)
+    yield from (step * power for step in (_TIME_STEPS if of_time else _STEPS))
