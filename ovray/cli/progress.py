@@ -158,11 +158,11 @@ def _speed(progress: Progress, pace: Pace) -> list[str]:
 def _mishaps(progress: Progress) -> list[str]:
     counters = progress.snapshot.counters
     told = [
-        (progress.errors, "rows put aside"),
-        (counters["retries"], "retries"),
-        (counters["backups_sent"], "copies"),
+        (progress.errors, "row put aside", "rows put aside"),
+        (counters["retries"], "retry", "retries"),
+        (counters["backups_sent"], "copy", "copies"),
     ]
-    return [f"{number:,} {what}" for number, what in told if number]
+    return [f"{number:,} {one if number == 1 else many}" for number, one, many in told if number]
 
 
 def _states(progress: Progress) -> str:

@@ -180,15 +180,18 @@ class Journal:
             case events.ReplicaLost():
                 self._note_loss(event, at_s)
         for command in came_of_it:
-            match command:
-                case commands.CommitChunk():
-                    self._end(command.dispatch, Fate.DONE, at_s)
-                case commands.CancelDispatch():
-                    self._end(command.dispatch, Fate.NEEDLESS, at_s)
-                case commands.SendChunk():
-                    self._begin(command, at_s)
-                case commands.FinishJob() | commands.FailJob():
-                    self._is_over = True
+            self._note_command(command, at_s)
+
+    def _note_command(self, command: commands.Command, at_s: float) -> None:
+        match command:
+            case commands.CommitChunk():
+                self._end(command.dispatch, Fate.DONE, at_s)
+            case commands.CancelDispatch():
+                self._end(command.dispatch, Fate.NEEDLESS, at_s)
+            case commands.SendChunk():
+                self._begin(command, at_s)
+            case commands.FinishJob() | commands.FailJob():
+                self._is_over = True
 
     def close(self) -> None:
         """Ends the story where it is: what is under way stays open."""

@@ -123,7 +123,7 @@ def time_line(journal: Journal, order: Sequence[ReplicaId]) -> Markup:
 
 
 def tail(journal: Journal, order: Sequence[ReplicaId], began_s: float) -> Markup:
-    """Draws the end of a job from ``began_s`` on: the replicas that worked longest, in this order, each sending."""
+    """Draws the end of a job from ``began_s`` on: each sending, of the replicas that worked longest."""
     within = [span for span in journal.spans if span.ended_s >= began_s]
     latest = sorted(order, key=lambda id: journal.lanes[id].answered_s, reverse=True)[:LANES_OF_TAIL]
     lanes = {id: journal.lanes[id] for id in order if id in set(latest)}

@@ -122,8 +122,8 @@ def _tail(facts: PageFacts) -> Markup:
     tail_s = ended_s - began_s
     words = (
         f"The first replica ran out of work {numbers.duration(tail_s)} before the end"
-        f" ({numbers.share(tail_s, run_s)} of the run). From then on {numbers.duration(lost_s)} of replica time were"
-        " left unused: had all ended together, the job would have been done"
+        f" ({numbers.share(tail_s, run_s)} of the run). From then on {numbers.duration(lost_s)} of replica time"
+        " were left unused: had all ended together, the job would have been done"
         f" {numbers.duration(lost_s / max(len(workers), 1))} earlier."
     )
     from_s = max(0.0, ended_s - max(2.0 * tail_s, _TAIL_SHARE * run_s))
