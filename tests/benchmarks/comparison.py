@@ -28,6 +28,9 @@ ROUNDS = 5
 #: A side that takes longer is ended, and counts as not measured: some hang.
 TIMEOUT_S = 900.0
 
+#: What a process may take to end after its answer.
+END_TIMEOUT_S = 10.0
+
 _VERSIONS_OF = ("ovray", "openvino", "ray", "pyarrow", "numpy")
 
 
@@ -243,7 +246,7 @@ def _end(pid: int | None) -> None:
         family = [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return
-    _, alive = psutil.wait_procs(family, timeout=10.0)
+    _, alive = psutil.wait_procs(family, timeout=END_TIMEOUT_S)
     for one in alive:
         one.kill()
 
