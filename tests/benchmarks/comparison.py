@@ -218,14 +218,16 @@ def in_a_new_process(measure: Callable[..., float], *arguments: Any, timeout_s: 
     process = context.Process(target=_answer, args=(theirs, measure, arguments))
     process.start()
     theirs.close()
+    patience_s = 0.0
     try:
         if not mine.poll(timeout_s):
             raise SideError(f"not done after {timeout_s:g} s")
         answer = mine.recv()
+        patience_s = END_TIMEOUT_S
     except EOFError:
         raise SideError("its process ended without a word") from None
     finally:
-        _end(process.pid)
+        _end(process.pid, patience_s)
         process.join()
     if isinstance(answer, str):
         raise SideError(answer)
@@ -239,14 +241,14 @@ def _answer(to: Connection, measure: Callable[..., float], arguments: tuple[Any,
         to.send(f"{type(error).__name__}: {error}")
 
 
-def _end(pid: int | None) -> None:
-    """Waits for a process that has answered; kills it and all that it started if it does not end."""
+def _end(pid: int | None, patience_s: float) -> None:
+    """Waits until a process and all that it started have ended; kills what does not."""
     try:
         process = psutil.Process(pid)
         family = [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return
-    _, alive = psutil.wait_procs(family, timeout=END_TIMEOUT_S)
+    _, alive = psutil.wait_procs(family, timeout=patience_s)
     for one in alive:
         one.kill()
 
