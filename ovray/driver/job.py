@@ -196,6 +196,8 @@ class JobDriver:
                 self._feed(
                     events.Failed(replica=message.replica, dispatch=message.dispatch, cause=cause, message=text)
                 )
+            case messages.Replied():
+                raise AssertionError(f"chunks are answered one by one, not by {message!r}")
             case _:
                 self._feed_life(self.replicas.take(message))
 

@@ -4,10 +4,12 @@ May not enter: decisions.  Who puts these there: transport.py.  Who turns them i
 lifecycle.py, job.py and pool.py.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ovray.core.ids import DispatchId, ReplicaId
+from ovray.replica.envelope import Reply
 from ovray.replica.workload import ReplicaReport
 
 
@@ -46,6 +48,14 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replied:
+    """A replica finished, or failed at, some of the requests that it was sent."""
+
+    replica: ReplicaId
+    replies: Sequence[Reply]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbePassed:
     """A replica that was put aside infers again."""
 
@@ -68,4 +78,4 @@ class Gone:
     reason: str
 
 
-Message = Started | StartFailed | Answered | Refused | ProbePassed | ProbeRefused | Gone
+Message = Started | StartFailed | Answered | Refused | Replied | ProbePassed | ProbeRefused | Gone
