@@ -25,7 +25,7 @@ AUTO_BATCH_MAX_ROWS = 1024
 AUTO_MIN_INFERENCES = 64
 
 #: Small rows of large data sets come in larger batches: the fixed cost of one, about 0.1 ms of Python, is what
-#: counts there.  2 M rows x 32 floats through a 32-64-64-1 MLP, read, inferred and written on one core, took 0.82 s
+#: counts there.  2 M rows x 32 floats through a 32-64-64-1 MLP, read, inferred, written on one core, took 0.82 s
 #: of CPU time with 4,096 or 8,192 at once and 0.95 s with 1,024 (the best of three rounds, in turn).
 AUTO_SMALL_ROW_BYTES = 1024
 AUTO_SMALL_ROWS_BYTES = 512 * 1024
