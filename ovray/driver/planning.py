@@ -144,13 +144,14 @@ def _wait_for_all(
             failures |= {replica: late for replica in wanted if replica not in {*measurements, *failures}}
             break
         if isinstance(message, Started):
-            measurements[message.replica] = _measurement(message.report)
+            measurements[message.replica] = measurement_of(message.report)
         elif isinstance(message, StartFailed):
             failures[message.replica] = message.error
     return measurements, failures
 
 
-def _measurement(report: ReplicaReport) -> Measurement:
+def measurement_of(report: ReplicaReport) -> Measurement:
+    """Returns what a replica turned out to be, for its place in the plan."""
     engine = report.engine
     return Measurement(
         nireq=engine.nireq,

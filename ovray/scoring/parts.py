@@ -25,7 +25,8 @@ _PART = re.compile(r"part-(\d{12,})-(\d{12,})\.parquet")
 
 #: What ovray itself puts beside the parts: its notes, and files that are not complete.
 UNFINISHED = ".part-"
-_OURS = ("_ovray", "_SUCCESS", UNFINISHED)
+OUR_PREFIX = "_ovray"
+_OURS = (OUR_PREFIX, "_SUCCESS", UNFINISHED)
 
 _NAMES_SHOWN = 3
 

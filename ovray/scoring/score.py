@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import openvino as ov
 import pandas as pd
 
-from ovray.core.events import JobSubmitted
+from ovray.core.events import MAX_BACKUPS, JobSubmitted
 from ovray.core.scheduler import Scheduler
-from ovray.devices.records import Plan, ReplicaSpec
+from ovray.devices.records import CoreSharing, Plan, ReplicaSpec
 from ovray.driver.job import JOB, JobDriver, Outcome, Progress
 from ovray.driver.messages import ReplicaStart
 from ovray.driver.newcomers import upkeep_of
@@ -34,6 +34,7 @@ from ovray.scoring.folder_lock import open_folder
 from ovray.scoring.inspection import inspect_all, inspects_here
 from ovray.scoring.job_record import describe_job
 from ovray.scoring.preparation import GraphSteps, PerChannel, Size
+from ovray.scoring.recording import Recording, recorded
 from ovray.scoring.reduction import Labels, ResultOptions
 from ovray.scoring.report import ScoreReport
 from ovray.scoring.row_plan import RowOptions, RowPlan, plan_rows
@@ -59,6 +60,9 @@ class ScoreOptions:
     limit: int | None = None
     earlier: Earlier = Earlier.KEEP
     commit_every_s: float = 10.0
+    max_backups: int = MAX_BACKUPS
+    #: Where the page about the run goes; ``None`` writes none.
+    report: PathOrUrl | None = None
     placement: PlacementOptions = field(default_factory=PlacementOptions)
     address: str | None = None
 
@@ -72,6 +76,21 @@ class ScoreOptions:
             **self.rows.changing_results,
         }
 
+    @property
+    def as_text(self) -> dict[str, str]:
+        """What was given, by flag, and what always counts."""
+        given = {
+            "--devices": self.placement.devices,
+            "--hint": self.placement.hint.value,
+            "--batch-size": self.rows.batch_size,
+            "--commit-every": f"{self.commit_every_s:g}",
+            "--no-backup": "yes" if self.max_backups == 0 else None,
+            "--share-cores": "yes" if self.placement.sharing is CoreSharing.SHARED else None,
+            "--address": self.address,
+            **self.changing_results,
+        }
+        return {flag: str(value) for flag, value in given.items() if value not in (None, {}, ())}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
@@ -80,10 +99,19 @@ class Stage:
     text: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """Tells a watcher how many rows an earlier run had done, where it had some."""
+
+    rows: int
+    rows_total: int
+
+
 #: Where an earlier run had done every row.
 NOTHING_DONE = (Plan(replicas=()), Outcome(commits=(), run_s=0.0, specs=(), reports={}, failures={}))
 
-Watch = Callable[[Stage | Plan | Progress], None]
+News = Stage | Resumed | Plan | Progress
+Watch = Callable[[News], None]
 
 
 def score(  # noqa: PLR0913 (the public face: every option has its name)
@@ -114,6 +142,8 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
     limit: int | None = None,
     restart: bool = False,
     commit_every_s: float = ScoreOptions().commit_every_s,
+    max_backups: int = MAX_BACKUPS,
+    report: PathOrUrl | None = None,
     share_cores: bool = False,
     lease_timeout_s: float = PlacementOptions().lease_timeout_s,
     max_replicas: int | None = None,
@@ -153,6 +183,9 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
         limit: scores the first rows only.
         restart: deletes the results that the folder holds, of whatever job, and begins anew.
         commit_every_s: at least so often each replica completes a part; what a kill costs at most.
+        max_backups: how many copies of the last chunks may run beside the originals, on replicas that have nothing
+            else to do; 0 turns copies off.
+        report: an ``.html`` file for a page about the run: speed over time, what each replica did when, errors.
         share_cores: lets replicas run on cores that others hold.
         lease_timeout_s: seconds to wait for cores that others hold.
         max_replicas: at most so many replicas, those on hosts that join later included; ``None`` is all.
@@ -187,6 +220,8 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
         limit=limit,
         earlier=Earlier.DELETE if restart else Earlier.KEEP,
         commit_every_s=commit_every_s,
+        max_backups=max_backups,
+        report=report,
         placement=PlacementOptions.parse(
             devices=devices,
             hint=hint,
@@ -210,6 +245,18 @@ def run(
     watch: Watch,
 ) -> ScoreReport:
     """Does what ``score`` documents, and tells ``watch`` how it goes."""
+    with recorded(options.report, output) as recording:
+        return _run(model, inputs, output, options, watch, recording)
+
+
+def _run(
+    model: PathOrUrl | ov.Model,
+    inputs: Sequence[PathOrUrl],
+    output: PathOrUrl,
+    options: ScoreOptions,
+    watch: Watch,
+    recording: Recording,
+) -> ScoreReport:
     began_s = time.monotonic()
     _check_numbers(options)
     watch(Stage(text="reading the model and the inputs"))
@@ -225,8 +272,11 @@ def run(
         job = describe_job(workload.model, data, rows, options.changing_results)
         taken = stack.enter_context(take_up(folder, job, data.rows, options.earlier))
         plan, outcome = NOTHING_DONE
+        if taken.done:
+            watch(Resumed(rows=count(taken.done), rows_total=data.rows))
         if taken.missing:
-            plan, outcome = _score(workload, rows, data, taken, options, watch)
+            recording.describe(model, inputs, job, data, taken, options.as_text)
+            plan, outcome = _score(workload, rows, data, taken, options, watch, recording)
         commits = [(commit.start, commit.stop) for commit in outcome.commits]
         settle_folder(taken.folder, [*taken.done, *commits], data.rows)
     return _report(plan, outcome, taken, time.monotonic() - began_s)
@@ -240,17 +290,25 @@ def _check_numbers(options: ScoreOptions) -> None:
         raise ConfigError(f"--batch-size {batch_size!r}: give a whole number from 1, or auto")
     if not options.commit_every_s > 0:
         raise ConfigError(f"--commit-every {options.commit_every_s:g}: give seconds, more than 0")
+    if not isinstance(options.max_backups, int) or options.max_backups < 0:
+        raise ConfigError(f"max_backups={options.max_backups!r}: give a number of copies, 0 for none")
 
 
-def _score(
-    workload: Workload, rows: RowPlan, data: DataSet, taken: TakenUp, options: ScoreOptions, watch: Watch
+def _score(  # noqa: PLR0913 (what the run has found out so far)
+    workload: Workload,
+    rows: RowPlan,
+    data: DataSet,
+    taken: TakenUp,
+    options: ScoreOptions,
+    watch: Watch,
+    recording: Recording,
 ) -> tuple[Plan, Outcome]:
     """Starts replicas and has the missing rows done."""
     watch(Stage(text="connecting to Ray"))
     with ray_session(options.address):
         watch(Stage(text="placing replicas"))
         placed = place(options.placement)
-        plan = placed.plan
+        plan = recording.plan = placed.plan
         watch(plan)
         inbox: Inbox = Inbox()
         transport = RayTransport(
@@ -273,9 +331,11 @@ def _score(
             min_chunk_rows=rows.batch_rows,
             max_chunk_rows=rows.max_chunk_rows,
             max_chunk_s=CHUNK_SHARE * options.commit_every_s,
+            max_backups=options.max_backups,
         )
         upkeep = upkeep_of(options.placement, placed.found, start_of, inbox)
-        driver = JobDriver(Scheduler(), transport, inbox, upkeep=upkeep)
+        driver = JobDriver(Scheduler(), transport, inbox, observer=recording.journal.note, upkeep=upkeep)
+        recording.replicas = driver.replicas
         return plan, driver.run(
             map(start_of, plan.replicas),
             job,
