@@ -7,7 +7,7 @@ import difflib
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,6 @@ _here: "weakref.WeakSet[Serving]" = weakref.WeakSet()
 
 _READY = ReplicaState.READY.value
 _FAILED = "failed"
-_GONE = {_FAILED, ReplicaState.LOST.value, ReplicaState.DRAINING.value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +79,11 @@ class ReplicaInfo:
     #: Seconds in which it had work, as seen from here.
     busy_s: float
 
+    @property
+    def place(self) -> str:
+        """``host/device``, by which requests are pinned and priorities given."""
+        return f"{self.host}/{self.device}"
+
 
 class Serving:
     """Takes requests to the pool.  Ends the pool when nobody needs it any more.  Safe to use from many threads."""
@@ -90,10 +94,8 @@ class Serving:
         self.pool: RequestPool = opened.pool
         self.ports = ports
         self.callbacks = CallbackThreads("ovray-callback")
-        self._specs: dict[ReplicaId, ReplicaSpec] = {spec.id: spec for spec in opened.plan.replicas}
-        #: Devices as ``host/device``, in the order of the device string.
-        self._places = list(dict.fromkeys(f"{spec.host}/{spec.device}" for spec in opened.plan.replicas))
-        self._priorities = tuple(self._places)
+        #: What the caller set; ``None`` is the order of the device string.
+        self._priorities: tuple[str, ...] | None = None
         self._looking = threading.Lock()
         self._seen: tuple[ReplicaInfo, ...] = ()
         self._seen_until_s = 0.0
@@ -135,7 +137,7 @@ class Serving:
             rows=self._rows(arrays),
             priority=terms.priority,
             deadline_s=terms.deadline_s,
-            pinned_to=None if terms.device is None else self._live_place(terms.device),
+            pinned_to=None if terms.device is None else self._pin(terms.device),
         )
 
     def snapshot(self) -> PoolSnapshot:
@@ -146,7 +148,7 @@ class Serving:
         """Says how every replica stands that was asked for."""
         seen = self.pool.snapshot()
         standing = {replica.id: replica for replica in seen.scheduler.replicas}
-        return tuple(self._info(spec, seen, standing.get(spec.id)) for spec in self._specs.values())
+        return tuple(self._info(spec, seen, standing.get(spec.id)) for spec in seen.specs)
 
     def optimal_requests(self) -> int:
         """Adds up the infer requests of the replicas that are alive."""
@@ -167,13 +169,12 @@ class Serving:
 
     def execution_devices(self) -> list[str]:
         """Lists the devices that have a live replica, as ``host/device``, in the order of the device string."""
-        live = {f"{replica.host}/{replica.device}" for replica in self.replicas() if replica.state == _READY}
-        return [place for place in self._places if place in live]
+        return _places_of(replica for replica in self.replicas() if replica.state == _READY)
 
     @property
     def priorities(self) -> tuple[str, ...]:
         """Devices as ``host/device``, first is best."""
-        return self._priorities
+        return self._priorities or tuple(_places_of(self.replicas()))
 
     def set_priorities(self, devices: Sequence[str]) -> None:
         """Gives devices a new order, first is best; those left out get no new work.
@@ -184,45 +185,31 @@ class Serving:
         Raises:
             ConfigError: there is no such device.
         """
-        places = tuple(dict.fromkeys(place for device in devices for place in self._places_of(device)))
+        known = self.replicas()
+        places = tuple(dict.fromkeys(place for device in devices for place in _meant(device, known)))
         if not places:
-            raise ConfigError(f"no device was named; legal are {', '.join(self._places)}; nothing was changed")
+            raise ConfigError(
+                f"no device was named; legal are {', '.join(_places_of(known))}; nothing was changed"
+            )
         self.pool.set_priorities(places)
         self._priorities = places
 
-    def _places_of(self, device: str) -> list[str]:
-        found = [place for place in self._places if _is_meant(device, place)]
-        return found or [self._place(device)]
-
-    def _live_place(self, device: str) -> str:
-        """Finds what a request is pinned to; one pinned to a replica that is gone would wait for good."""
-        place = self._place(device)
-        states = {
-            replica.state
-            for replica in self._lately()
-            if place in (replica.id, f"{replica.host}/{replica.device}")
-        }
-        if states <= _GONE:
-            raise ReplicaError(
-                f"device={device!r} has no live replica any more ({', '.join(sorted(states))}); the request was"
-                " not taken; leave device out, or see compiled.stats()"
+    def _pin(self, device: str) -> str:
+        """Finds what the scheduler calls the replica or device that a caller names."""
+        known = self._lately()
+        if not _is_known(device, known):
+            known = self.replicas()  # a host may have joined just now
+        places = [device] if any(device == replica.id for replica in known) else _meant(device, known)
+        if len(places) > 1:
+            raise ConfigError(
+                f"device={device!r} is several: {', '.join(places)}; name one; the request was not taken"
             )
-        return place
-
-    def _place(self, device: str) -> str:
-        """Resolves what a caller calls a replica or device to what the scheduler calls it."""
-        known = {*self._specs, *self._places}
-        if device in known:
-            return device
-        within = sorted(place for place in self._places if place.startswith(f"{device}."))
-        if len(within) == 1:
-            return within[0]
-        near = difflib.get_close_matches(device, known, n=1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(
-            f"device={device!r} is none of this model's; legal are {', '.join(sorted(known))}; the request was not"
-            f" taken{meant}"
-        )
+        if all(replica.state == _FAILED for replica in known if places[0] in (replica.id, replica.place)):
+            raise ReplicaError(
+                f"device={device!r} has no replica that could start; the request was not taken; leave device out,"
+                " or see compiled.stats()"
+            )
+        return places[0]
 
     def _rows(self, arrays: Sequence[NDArray[Any]]) -> int:
         """Says how much work a request is: its rows where the batch dimension is open."""
@@ -250,6 +237,28 @@ class Serving:
             rows_per_s=standing.rows_per_s if standing else None,
             busy_s=standing.busy_s if standing else 0.0,
         )
+
+
+def _places_of(replicas: Iterable[ReplicaInfo]) -> list[str]:
+    return list(dict.fromkeys(replica.place for replica in replicas))
+
+
+def _is_known(device: str, replicas: Iterable[ReplicaInfo]) -> bool:
+    return any(device == replica.id or _is_meant(device, replica.place) for replica in replicas)
+
+
+def _meant(device: str, replicas: Sequence[ReplicaInfo]) -> list[str]:
+    """Lists the places that a name means: ``host/GPU.0`` itself, or all of ``GPU`` or ``host/GPU``."""
+    places = _places_of(replicas)
+    found = [place for place in places if _is_meant(device, place)]
+    if not found:
+        known = [*places, *(replica.id for replica in replicas)]
+        near = difflib.get_close_matches(device, known, n=1)
+        raise ConfigError(
+            f"device {device!r} is none of this model's; legal are {', '.join(known)}; nothing was done"
+            + (f"; did you mean {near[0]}?" if near else "")
+        )
+    return found
 
 
 def _is_meant(device: str, place: str) -> bool:
