@@ -38,7 +38,7 @@ class FunctionFinish:
     def finish(
         self, function: Function, gathered: Sequence[NDArray[Any]], columns: Sequence[OutputColumn], where: str
     ) -> list[pa.Array]:
-        """Returns result columns of some rows.
+        """Returns result columns of some rows, at most ``batch_rows``.
 
         Args:
             function: loaded.
@@ -47,33 +47,22 @@ class FunctionFinish:
             where: which rows they are, as messages show it.
 
         Raises:
-            DataError: the function failed, or gave other columns than it did of zeros.
+            BadRowError: the function failed, or gave other columns than it did of zeros.
         """
-        rows = len(gathered[0])
-        batches = [
-            self._finish_batch(function, [array[at : at + self.batch_rows] for array in gathered], columns, where)
-            for at in range(0, rows, self.batch_rows)
-        ]
-        return [pa.concat_arrays([batch[at] for batch in batches]) for at in range(len(columns))]
-
-    def _finish_batch(
-        self, function: Function, gathered: Sequence[NDArray[Any]], columns: Sequence[OutputColumn], where: str
-    ) -> list[pa.Array]:
-        rows = len(gathered[0])
-        made = self.function.call(function, self._named(gathered), rows, where)
-        called = f"{where}: {self.function.option} {self.function.name}"
+        made = self.function.call(function, self._named(gathered), len(gathered[0]), where)
         if set(made) != {column.name for column in columns}:
             names = ", ".join(column.name for column in columns)
-            raise DataError(f"{called} gave {', '.join(made) or 'nothing'}; of zeros it gave {names}")
+            raise self.function.refusal(where, f"gave {', '.join(made) or 'nothing'}; of zeros it gave {names}")
         for column in columns:
             if not np.can_cast(made[column.name].dtype, column.dtype, "same_kind"):
-                raise DataError(
-                    f"{called} gave {made[column.name].dtype} for {column.name!r}; of zeros it gave {column.dtype}"
+                raise self.function.refusal(
+                    where,
+                    f"gave {made[column.name].dtype} for {column.name!r}; of zeros it gave {column.dtype}",
                 )
         try:
             return to_columns({name: _as(array, name, columns) for name, array in made.items()}, columns)
-        except (DataError, pa.ArrowException) as error:
-            raise DataError(f"{called}: {error}") from error
+        except (DataError, pa.ArrowException, ValueError, TypeError) as error:
+            raise self.function.refusal(where, f"gave what cannot be stored: {error}") from error
 
     def _named(self, gathered: Sequence[NDArray[Any]]) -> Arrays:
         return {

@@ -1,0 +1,64 @@
+"""Finds the rows of a batch that fail, with few tries, so that the others are done.
+
+Pure: it knows neither what is tried nor what rows are.  May not enter: inference, functions, files.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from ovray.scoring.bad_rows import BadRowError
+
+Made = TypeVar("Made")
+
+
+def bisected(
+    start: int, stop: int, attempt: Callable[[int, int], Made], blame: Callable[[int, BadRowError], None]
+) -> Iterator[tuple[int, int, Made]]:
+    """Yield what an attempt makes of rows, in ascending runs that leave out those that fail alone.
+
+    A run that fails is tried again in halves; where the error says which row it is about, that row is tried alone
+    and the others around it.  So n rows of which b are bad take about 1 + 2 * b * log2(n) tries at the most, and
+    never more than 2 * n.
+
+    Args:
+        start: First row.
+        stop: The row behind the last; with no rows nothing is tried.
+        attempt: Does rows, all or none; raises BadRowError where it cannot.
+        blame: Is told of each row that fails alone, in ascending order, before what follows it is tried.
+    """
+    if start == stop:
+        return
+    try:
+        made = attempt(start, stop)
+    except BadRowError as error:
+        if stop - start == 1:
+            blame(start, error)
+            return
+        middle = (start + stop) // 2
+        cuts = [middle] if error.index is None else [start + error.index, start + error.index + 1]
+        for first, behind in zip([start, *cuts], [*cuts, stop], strict=True):
+            yield from bisected(first, behind, attempt, blame)
+    else:
+        yield start, stop, made
+
+
+def first_failing(start: int, stop: int, attempt: Callable[[int, int], object]) -> int:
+    """Return the first row that fails of rows that are known to fail together.
+
+    For rows that are decoded one after the other, so that none can be had behind one that fails.  Takes log2 of the
+    rows tries.
+
+    Args:
+        start: First row.
+        stop: The row behind the last.
+        attempt: Does rows; raises BadRowError where it cannot.
+    """
+    while stop - start > 1:
+        middle = (start + stop) // 2
+        try:
+            attempt(start, middle)
+        except BadRowError:
+            stop = middle
+        else:
+            start = middle
+    return start
