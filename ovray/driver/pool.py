@@ -8,7 +8,6 @@ import atexit
 import itertools
 import math
 import os
-import queue
 import threading
 import time
 import weakref
@@ -16,9 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as AnswerTimeoutError
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ovray.core import events
@@ -40,8 +38,6 @@ ANSWER_TIMEOUT_S = 30.0
 
 #: How often those who wait look whether the pool still lives.
 _LOOK_S = 0.1
-
-_numbers = itertools.count()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +65,32 @@ class _Closing:
     """The last note in the inbox."""
 
 
+class TensorStorage(Protocol):
+    """Keeps the tensors of requests from their submission to their end.  Safe to use from many threads."""
+
+    def keep(self, tensor: NDArray[Any]) -> NDArray[Any]:
+        """Copies a tensor; the copy is C-contiguous."""
+        ...
+
+    def forget(self, kept: Iterable[NDArray[Any]]) -> None:
+        """Says that nobody needs these copies any more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carriage:
+    """Says how requests travel."""
+
+    #: What replicas know this driver by.
+    client: str
+    #: Where answers go; also takes what other threads want of the driver thread.
+    inbox: Inbox
+    #: Carries what is sent.
+    transport: Transport
+    #: Keeps tensors until they are sent for the last time.
+    storage: TensorStorage
+
+
 class RequestPool:
     """Spreads requests over replicas that it starts and ends.  Safe to use from many threads.
 
@@ -78,8 +100,7 @@ class RequestPool:
     def __init__(
         self,
         scheduler: Scheduler,
-        transport: Transport,
-        inbox: Inbox,
+        carriage: Carriage,
         room: Room,
         let_go: Callable[[], None],
     ) -> None:
@@ -87,24 +108,23 @@ class RequestPool:
 
         Args:
             scheduler: must let as many requests wait as ``room`` has place for.
-            transport: carries what is sent; its answers go to ``inbox``.
-            inbox: also takes what other threads want of the driver thread.
+            carriage: how they travel.
             room: bounds the requests that have not ended.
             let_go: is called last, when the replicas have ended.
         """
-        self._inbox = inbox
-        self._transport = transport
+        self._inbox = carriage.inbox
+        self._transport = carriage.transport
+        self._storage = carriage.storage
         self._room = room
         self._let_go = let_go
-        self._replicas = ReplicaSet(transport)
-        self._loop = RequestLoop(
-            scheduler, transport, self._replicas, f"{os.uname().nodename}:{os.getpid()}:{next(_numbers)}"
-        )
+        self._replicas = ReplicaSet(carriage.transport)
+        self._loop = RequestLoop(scheduler, carriage.transport, self._replicas, carriage.client)
         self._request_ids = itertools.count()
         self._pid = os.getpid()
         self._unfinished = _Countdown()
         #: Set once, and then nothing is taken any more.
         self._over: OvrayError | None = None
+        self._closing = False
         self._first_ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ovray-driver", daemon=True)
 
@@ -147,14 +167,14 @@ class RequestPool:
             ReplicaError: the pool is closed or broken, or had no room before the deadline.
         """
         self.check_open()
-        taken = tuple(np.array(tensor, order="C") for tensor in tensors)
-        size_bytes = sum(tensor.nbytes for tensor in taken)
+        size_bytes = sum(tensor.nbytes for tensor in tensors)
         submitted_s = time.monotonic()
         if not self._room.enter(size_bytes, deadline_s, self.check_open):
             raise ReplicaError(
                 f"{self._room.max_requests} requests or {self._room.max_bytes >> 20} MiB of inputs were waiting or"
                 f" running, and none ended within the deadline of {deadline_s:g} s; the request was not taken"
             )
+        taken = tuple(map(self._storage.keep, tensors))
         request = RequestId(next(self._request_ids))
         asked = events.RequestSubmitted(
             request=request,
@@ -165,6 +185,7 @@ class RequestPool:
         )
 
         def leave(how: Ended) -> None:
+            self._storage.forget(taken)
             self._room.leave(size_bytes)
             try:
                 ended(how)
@@ -247,9 +268,8 @@ class RequestPool:
 
     def _run(self) -> None:
         try:
-            while not isinstance(note := self._next_note(), _Closing):
-                if note is not None:
-                    self._take(note)
+            while not self._closing:
+                self._take(self._inbox.get_all(self._loop.due_in_s))
                 self._loop.tick()
                 if self._replicas.first_ready_s is not None:
                     self._first_ready.set()
@@ -264,31 +284,29 @@ class RequestPool:
             self._transport.close()
             self._let_go()
 
-    def _next_note(self) -> Any:
-        try:
-            return self._inbox.get(timeout=self._loop.due_in_s)
-        except queue.Empty:
-            return None
-
-    def _take(self, note: Any) -> None:
-        if isinstance(note, Call):
-            self._loop.submit(note)
-        elif isinstance(note, events.RequestCancelled):
-            self._loop.feed(note)
-        elif isinstance(note, _Errand):
-            _carry_out(note)
-        else:
-            self._loop.take(note)
+    def _take(self, notes: Sequence[Any]) -> None:
+        calls = [note for note in notes if isinstance(note, Call)]
+        if calls:
+            self._loop.submit(calls)
+        for note in notes:
+            if isinstance(note, Call):
+                continue
+            if isinstance(note, events.RequestCancelled):
+                self._loop.feed(note)
+            elif isinstance(note, _Errand):
+                _carry_out(note)
+            elif isinstance(note, _Closing):
+                self._closing = True
+            elif callable(note):
+                note()  # a transport's, which touches its sockets on this thread only
+            else:
+                self._loop.take(note)
 
     def _end_what_is_left(self) -> None:
         """Tells everybody who still waits for something that it will not come."""
         error = self._over or ReplicaError("the driver thread has ended")
         self._loop.end_all(error)
-        while True:
-            try:
-                note = self._inbox.get_nowait()
-            except queue.Empty:
-                return
+        for note in self._inbox.get_all(0.0):
             if isinstance(note, Call):
                 self._loop.refuse(note, error)
             elif isinstance(note, _Errand):

@@ -6,7 +6,7 @@ thread.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ovray.core import commands, events
 from ovray.core.ids import DispatchId, ReplicaId, RequestId
@@ -49,9 +49,9 @@ class RequestLoop:
         self._client = client
         self._clock = clock
         self._calls: dict[RequestId, Call] = {}
-        #: What the replica said of the dispatch that the scheduler is being told of, and whom an input's error is
-        #: to reach: the scheduler carries neither tensors nor exceptions.
-        self._reply: Reply | None = None
+        #: What replicas said of the dispatches that the scheduler is being told of, and the input's error that it
+        #: is being told of: the scheduler carries neither tensors nor exceptions.
+        self._replies: dict[DispatchId, Reply] = {}
         self._input_error: Exception | None = None
         self._wake_at_s: float | None = None
         self._look_at_s = 0.0
@@ -62,17 +62,16 @@ class RequestLoop:
         next_s = self._look_at_s if self._wake_at_s is None else min(self._look_at_s, self._wake_at_s)
         return max(0.0, next_s - self._clock())
 
-    def submit(self, call: Call) -> None:
-        """Takes in one request."""
-        self._calls[call.asked.request] = call
-        self.feed(call.asked)
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Takes in requests."""
+        self._calls.update((call.asked.request, call) for call in calls)
+        self._feed_all([call.asked for call in calls])
 
     def take(self, message: messages.Message) -> None:
         """Takes in what a replica said."""
         match message:
             case messages.Replied():
-                for reply in message.replies:
-                    self._take_reply(message.replica, reply)
+                self._take_replies(message.replica, message.replies)
             case messages.Refused():
                 self._take_failure(message.replica, message.dispatch, message.error)
             case messages.Answered():
@@ -102,7 +101,10 @@ class RequestLoop:
 
     def feed(self, event: events.Event) -> None:
         """Tells the scheduler, and carries out what it says."""
-        for command in self._scheduler.handle(event, self._clock()):
+        self._feed_all((event,))
+
+    def _feed_all(self, happened: Sequence[events.Event]) -> None:
+        for command in self._scheduler.handle_all(happened, self._clock()):
             self._carry_out(command)
 
     def snapshot(self) -> Snapshot:
@@ -120,14 +122,13 @@ class RequestLoop:
 
     # --- messages become events -----------------------------------------------------------------------------
 
-    def _take_reply(self, replica: ReplicaId, reply: Reply) -> None:
-        dispatch = DispatchId(reply.dispatch)
-        if reply.error is not None:
-            self._take_failure(replica, dispatch, reply.error)
-            return
-        self._reply = reply
-        self.feed(events.Completed(replica=replica, dispatch=dispatch))
-        self._reply = None
+    def _take_replies(self, replica: ReplicaId, replies: Sequence[Reply]) -> None:
+        self._replies = {DispatchId(reply.dispatch): reply for reply in replies if reply.error is None}
+        self._feed_all([events.Completed(replica=replica, dispatch=dispatch) for dispatch in self._replies])
+        self._replies = {}
+        for reply in replies:
+            if reply.error is not None:
+                self._take_failure(replica, DispatchId(reply.dispatch), reply.error)
 
     def _take_failure(self, replica: ReplicaId, dispatch: DispatchId, error: Exception) -> None:
         is_input = isinstance(error, DataError)
@@ -144,7 +145,7 @@ class RequestLoop:
             case commands.SendEnvelope():
                 self._send(command)
             case commands.DeliverResult():
-                self._end(command.request, None)
+                self._end(command.request, self._replies[command.dispatch])
             case commands.DeliverError():
                 self._end(command.request, self._input_error or ReplicaError(command.message))
             case commands.CancelDispatch():
@@ -169,15 +170,14 @@ class RequestLoop:
             sent.append(Request(dispatch=dispatch, tensors=call.tensors))
         self._transport.send_requests(command.replica, Envelope(client=self._client, requests=tuple(sent)))
 
-    def _end(self, request: RequestId, error: Exception | None) -> None:
-        """Ends a request with the reply at hand, or with an error."""
+    def _end(self, request: RequestId, how: Reply | Exception) -> None:
         call = self._calls.pop(request)
         now_s = self._clock()
-        reply = self._reply if error is None else None
+        reply = how if isinstance(how, Reply) else None
         call.ended(
             Ended(
                 outputs=None if reply is None else reply.outputs,
-                error=error,
+                error=how if isinstance(how, Exception) else None,
                 replica=call.replica,
                 total_s=now_s - call.submitted_s,
                 queued_s=(now_s if call.sent_s is None else call.sent_s) - call.submitted_s,

@@ -3,7 +3,6 @@
 May not enter: decisions, the scheduler.  Answers arrive as messages.py in the inbox, from threads of Ray's.
 """
 
-import queue
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ovray.core.ids import DispatchId, ReplicaId
 from ovray.devices.records import ReplicaSpec
+from ovray.driver.mailbox import Mailbox
 from ovray.driver.messages import (
     Answered,
     Gone,
@@ -34,7 +34,16 @@ from ovray.replica.orphans import this_process
 from ovray.replica.workload import RequestWorkload, Work, Workload
 
 #: Where messages arrive; a pool's also takes what its callers ask of the driver thread.
-Inbox = queue.SimpleQueue[Any]
+Inbox = Mailbox
+
+
+class Outlet(Protocol):
+    """Is the end of an inbox that messages are put into."""
+
+    def put(self, note: Any) -> None:
+        """Leaves a message."""
+        ...
+
 
 #: How long replicas that are told to go may take to say that their cores are free; they need milliseconds.
 LET_GO_TIMEOUT_S = 2.0
@@ -83,17 +92,19 @@ class RayTransport:
     Model and work are put into the object store once; Ray brings them once to each host.
     """
 
-    def __init__(self, inbox: Inbox, *, owner: str, lease_timeout_s: float) -> None:
+    def __init__(self, inbox: Outlet, *, owner: str, lease_timeout_s: float, client: str | None = None) -> None:
         """Stores; replicas are started one by one with ``start``.
 
         Args:
             inbox: where answers go.
             owner: what core leases say of us to those who wait for the same cores.
             lease_timeout_s: how long a replica waits for cores that others hold.
+            client: what replicas that serve requests know this driver by.
         """
         self._inbox = inbox
         self._owner = owner
         self._lease_timeout_s = lease_timeout_s
+        self._client = client
         self._driver = this_process()
         self._workload: Any = None
         self._work: Any = None
@@ -158,7 +169,17 @@ class RayTransport:
     def cancel(self, replica: ReplicaId, dispatch: DispatchId) -> None:
         actor = self._actors.get(replica)
         if actor is not None:
-            self._watch(actor.cancel.remote(dispatch), lambda _: None)
+            self._watch(actor.cancel.remote(dispatch, self._client), lambda _: None)
+
+    def connect(self, replica: ReplicaId, path: str, on_error: Callable[[Exception], None]) -> None:
+        """Has a replica connect to a socket of its host; if it cannot, tells ``on_error`` on a thread of Ray's."""
+
+        def on_answer(answer: Future[Any]) -> None:
+            error = _error_of(answer)
+            if error is not None:
+                on_error(error)
+
+        self._watch(self._actors[replica].connect.remote(path), on_answer)
 
     def probe(self, replica: ReplicaId) -> None:
         def on_answer(answer: Future[Any]) -> None:

@@ -14,9 +14,10 @@ import pytest
 from ovray.core.ids import ReplicaId
 from ovray.core.scheduler import Scheduler
 from ovray.devices.records import ReplicaSpec
+from ovray.driver.arena import ProcessStorage
 from ovray.driver.calls import Ended
 from ovray.driver.lifecycle import ReplicaStart
-from ovray.driver.pool import RequestPool
+from ovray.driver.pool import Carriage, RequestPool
 from ovray.driver.room import Room
 from ovray.driver.transport import Inbox
 from ovray.errors import CompileError, ConfigError, DataError, ReplicaError
@@ -44,8 +45,9 @@ def _starts(count: int) -> list[ReplicaStart]:
 def _pool(seed: int = 0, max_requests: int = 1000) -> tuple[RequestPool, AnsweringTransport]:
     inbox: Inbox = Inbox()
     transport = AnsweringTransport(inbox, seed)
+    carriage = Carriage(client="tests", inbox=inbox, transport=transport, storage=ProcessStorage())
     room = Room(max_requests=max_requests, max_bytes=1 << 20)
-    return RequestPool(Scheduler(), transport, inbox, room, lambda: None), transport
+    return RequestPool(Scheduler(), carriage, room, lambda: None), transport
 
 
 @contextmanager
