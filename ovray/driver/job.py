@@ -51,6 +51,8 @@ class Progress:
     running_s: float
     #: Replicas that have not said yet whether they can start.
     starting: tuple[ReplicaId, ...]
+    #: Rows that were put aside because they cannot be scored.
+    errors: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,7 @@ class JobDriver:
         self._clock = clock
         self._replicas = ReplicaSet(transport, clock)
         self._piece_of: Callable[[int, int], Any] = _no_piece
+        self._count: Callable[[Commit], None] = lambda _: None
         #: Sent and not answered.
         self._in_flight: dict[DispatchId, ReplicaId] = {}
         self._results: dict[DispatchId, Any] = {}
@@ -97,6 +100,7 @@ class JobDriver:
         job: events.JobSubmitted,
         piece_of: Callable[[int, int], Any],
         watch: Callable[[Progress], None],
+        count: Callable[[Commit], None] = lambda _: None,
     ) -> Outcome:
         """Starts replicas, has every row of a job done, and ends the replicas.
 
@@ -105,6 +109,7 @@ class JobDriver:
             job: its number must be ``JOB``.
             piece_of: makes what a replica needs to do rows ``start`` up to, not including, ``stop``.
             watch: is told how things stand, several times a second.
+            count: is told of each commit; what it raises ends the job.
 
         Raises:
             DataError: rows could not be read, prepared or written; the message names them.
@@ -112,6 +117,7 @@ class JobDriver:
             ConfigError: no device could compile the model.
         """
         self._piece_of = piece_of
+        self._count = count
         rows_total = sum(stop - start for start, stop in job.ranges)
         try:
             self._replicas.start(replicas)
@@ -203,14 +209,14 @@ class JobDriver:
                 self._transport.send(command.replica, command.dispatch, command.job, piece)
             case commands.CommitChunk():
                 self._last_commit_s = self._clock()
-                self._commits.append(
-                    Commit(
-                        replica=command.replica,
-                        start=command.start,
-                        stop=command.stop,
-                        result=self._results[command.dispatch],
-                    )
+                commit = Commit(
+                    replica=command.replica,
+                    start=command.start,
+                    stop=command.stop,
+                    result=self._results[command.dispatch],
                 )
+                self._commits.append(commit)
+                self._count(commit)
             case commands.CancelDispatch():
                 self._transport.cancel(command.replica, command.dispatch)
             case commands.ProbeReplica():

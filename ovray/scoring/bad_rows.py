@@ -5,8 +5,8 @@ Rows here count from 0 within the chunk.  May not enter: inference, columns of r
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -127,6 +127,11 @@ class BadRows:
         if self.raises:
             raise error
 
+    @property
+    def good_rows(self) -> NDArray[np.intp]:
+        """The rows that are not bad so far."""
+        return np.flatnonzero(self.stages() == 0)
+
     def of_inferred(self, row: int) -> int:
         """Returns which row of the chunk it is that was the ``row``-th to be inferred."""
         at = bisect_right(self._left_out_at, row)
@@ -174,6 +179,29 @@ class BadRows:
         return f"{one.ref.name}, {what} (the first is 0){last}"
 
 
+@dataclass(frozen=True, slots=True)
+class StageRows:
+    """Are the rows of a chunk as a stage counts them, which does not meet those that failed before."""
+
+    bad: BadRows
+    stage: Stage
+    #: Returns which row of the chunk a row is.
+    row_of: Callable[[int], int]
+
+    def blame(self, row: int, error: BadRowError) -> None:
+        """Adds a row that fails alone to the bad ones; raises DataError where there may be none."""
+        at = self.row_of(row)
+        self.bad.add(at, at + 1, self.stage, error.problem)
+
+    def shifted(self, by: int) -> "StageRows":
+        """Returns the rows from another first row on."""
+        return replace(self, row_of=lambda row: self.row_of(by + row))
+
+    def name_rows(self, start: int, stop: int) -> str:
+        """Says which rows of which file these are, as messages show it."""
+        return self.bad.name_rows(self.row_of(start), self.row_of(stop - 1) + 1)
+
+
 #: What a file of errors says of each row, before the kept columns.
 ERROR_COLUMNS = ("file", "row", "stage", "message")
 
@@ -181,9 +209,9 @@ ERROR_COLUMNS = ("file", "row", "stage", "message")
 def too_many(count: int, most: int, first: FirstError) -> str:
     """Says that more rows are bad than may be."""
     return (
-        f"{count:,} rows could not be scored, more than --max-errors {most}; the first is {first.text}; ovray scored"
-        " no further and kept what was done; mend the rows and begin anew with --restart, or give the same command"
-        " with a larger --max-errors to carry on"
+        f"{count:,} rows could not be scored, more than --max-errors {most}; the first is {first.text}; ovray"
+        " scored no further and kept what was done; mend the rows and begin anew with --restart, or give the same"
+        " command with a larger --max-errors to carry on"
     )
 
 

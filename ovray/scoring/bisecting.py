@@ -12,7 +12,11 @@ Made = TypeVar("Made")
 
 
 def bisected(
-    start: int, stop: int, attempt: Callable[[int, int], Made], blame: Callable[[int, BadRowError], None]
+    start: int,
+    stop: int,
+    attempt: Callable[[int, int], Made],
+    blame: Callable[[int, BadRowError], None],
+    none_alone: Callable[[BadRowError], None] = lambda _: None,
 ) -> Iterator[tuple[int, int, Made]]:
     """Yield what an attempt makes of rows, in ascending runs that leave out those that fail alone.
 
@@ -25,28 +29,37 @@ def bisected(
         stop: The row behind the last; with no rows nothing is tried.
         attempt: Does rows, all or none; raises BadRowError where it cannot.
         blame: Is told of each row that fails alone, in ascending order, before what follows it is tried.
+        none_alone: Is told at the end why rows failed together, if none of them fails alone.
     """
-    if start == stop:
-        return
-    try:
-        made = attempt(start, stop)
-    except BadRowError as error:
-        if stop - start == 1:
-            blame(start, error)
-            return
-        middle = (start + stop) // 2
-        cuts = [middle] if error.index is None else [start + error.index, start + error.index + 1]
-        for first, behind in zip([start, *cuts], [*cuts, stop], strict=True):
-            yield from bisected(first, behind, attempt, blame)
-    else:
-        yield start, stop, made
+    first_failure: BadRowError | None = None
+    blamed = 0
+    #: Runs to be tried, the next one last.
+    runs = [(start, stop)]
+    while runs:
+        start, stop = runs.pop()
+        if start == stop:
+            continue
+        try:
+            made = attempt(start, stop)
+        except BadRowError as error:
+            first_failure = first_failure or error
+            if stop - start == 1:
+                blamed += 1
+                blame(start, error)
+                continue
+            cuts = [(start + stop) // 2] if error.index is None else [start + error.index, start + error.index + 1]
+            runs.extend(reversed(list(zip([start, *cuts], [*cuts, stop], strict=True))))
+        else:
+            yield start, stop, made
+    if first_failure is not None and not blamed:
+        none_alone(first_failure)
 
 
 def first_failing(start: int, stop: int, attempt: Callable[[int, int], object]) -> int:
     """Return the first row that fails of rows that are known to fail together.
 
-    For rows that are decoded one after the other, so that none can be had behind one that fails.  Takes log2 of the
-    rows tries.
+    For rows that are decoded one after the other, so that none can be had behind one that fails.  Takes as many
+    tries as the logarithm of the rows.
 
     Args:
         start: First row.

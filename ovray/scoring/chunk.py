@@ -8,22 +8,17 @@ other infers; the engine's slots are shared between them.
 import os
 import queue
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from ovray.errors import ReplicaError
 from ovray.replica.engine import Engine
-from ovray.scoring.bad_rows import BadRowError, BadRows, FirstError, Stage
+from ovray.scoring.bad_rows import BadRows, FirstError, Stage, StageRows
 from ovray.scoring.bisecting import bisected
 from ovray.scoring.chunk_part import write_chunk
 from ovray.scoring.feeding import ColumnFeeder, Feed, Feeder, FunctionFeeder
 from ovray.scoring.filling import Filling
-from ovray.scoring.finishing import FunctionFinish
 from ovray.scoring.inferring_again import infer_again
 from ovray.scoring.kept import KeptColumns
 from ovray.scoring.on_error import ErrorOptions
@@ -171,70 +166,28 @@ class _ChunkInWork:
         if plan.finish is None or function is None:
             columns = self.results.take_columns(inferred)
         else:
-            columns = self._call_finish(plan.finish, function, self.results.take_arrays(inferred))
+            good_rows = self.bad.good_rows
+            finished = StageRows(self.bad, Stage.FINISH, lambda row: int(good_rows[row]))
+            gathered = self.results.take_arrays(inferred)
+            columns = plan.finish.finish(function, gathered, plan.outputs, finished)
         return pa.RecordBatch.from_arrays([*self.kept.of_good(self.bad), *columns], schema=plan.result_schema)
 
     def _feed(self, filling: Filling, rows: Rows, at: int) -> None:
         """Prepares rows, of which the first is row ``at`` of the chunk, and puts them into slots."""
-        failures: list[BadRowError] = []
-        bad_before = self.bad.count
+        prepared = StageRows(self.bad, Stage.PREPARE, lambda row: at + row)
 
         def attempt(start: int, stop: int) -> Feed:
             self._check_wanted()
-            try:
-                return self._feeder.feed(rows.slice(start, stop))
-            except BadRowError as error:
-                failures.append(error)
-                raise
+            return self._feeder.feed(rows.slice(start, stop))
 
-        def refuse(row: int, error: BadRowError) -> None:
-            self.bad.add(at + row, at + row + 1, Stage.PREPARE, error.problem)
-
-        for start, stop, feed in bisected(0, rows.batch.num_rows, attempt, refuse):
-            filling.add(feed, stop - start, lambda row, error, start=start: refuse(start + row, error))
-        if failures and self.bad.count == bad_before:
-            self.bad.none_alone(failures[0])
+        made = bisected(0, rows.batch.num_rows, attempt, prepared.blame, self.bad.none_alone)
+        for start, stop, feed in made:
+            filling.add(feed, stop - start, prepared.shifted(start))
 
     def _infer_failed_again(self) -> None:
-        def blame(row: int, error: BadRowError) -> None:
-            at = self.bad.of_inferred(row)
-            self.bad.add(at, at + 1, Stage.INFER, error.problem)
-
+        inferred = StageRows(self.bad, Stage.INFER, self.bad.of_inferred)
         for failed in self.results.take_failed():
-            infer_again(self._engine, self._plan, self.results, failed, blame, self._check_wanted)
-
-    def _call_finish(
-        self, finish: FunctionFinish, function: Function, gathered: Sequence[NDArray[Any]]
-    ) -> list[pa.Array]:
-        """Returns what the caller's function makes of gathered outputs; leaves out rows that it fails at."""
-        rows_of = np.flatnonzero(self.bad.stages() == 0)
-        failures: list[BadRowError] = []
-        bad_before = self.bad.count
-
-        def attempt(start: int, stop: int) -> list[pa.Array]:
-            self._check_wanted()
-            where = self.bad.name_rows(int(rows_of[start]), int(rows_of[stop - 1]) + 1)
-            try:
-                return finish.finish(function, [array[start:stop] for array in gathered], self._plan.outputs, where)
-            except BadRowError as error:
-                failures.append(error)
-                raise
-
-        def blame(row: int, error: BadRowError) -> None:
-            at = int(rows_of[row])
-            self.bad.add(at, at + 1, Stage.FINISH, error.problem)
-
-        made = [
-            columns
-            for first in range(0, len(rows_of), finish.batch_rows)
-            for _, _, columns in bisected(first, min(first + finish.batch_rows, len(rows_of)), attempt, blame)
-        ]
-        if failures and self.bad.count == bad_before:
-            self.bad.none_alone(failures[0])
-        return [
-            pa.concat_arrays([pa.array([], column.field.type), *(columns[at] for columns in made)])
-            for at, column in enumerate(self._plan.outputs)
-        ]
+            infer_again(self._engine, self._plan, self.results, failed, inferred, self._check_wanted)
 
     def _check_wanted(self) -> None:
         if self._cancelled.is_set():

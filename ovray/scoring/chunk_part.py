@@ -5,11 +5,10 @@ May not enter: inference; how parts (parts.py) and files of errors (error_files.
 
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 
 from ovray.errors import DataError
-from ovray.scoring.bad_rows import BadRowError, BadRows, Stage
+from ovray.scoring.bad_rows import BadRowError, BadRows, Stage, StageRows
 from ovray.scoring.bisecting import bisected
 from ovray.scoring.error_files import delete_error_file, error_table, write_error_file
 from ovray.scoring.files import one_line
@@ -26,9 +25,7 @@ class CommittedPart:
     size_bytes: int
 
 
-def write_chunk(
-    folder: OutputFolder, bad: BadRows, kept: KeptColumns, results: pa.RecordBatch
-) -> CommittedPart:
+def write_chunk(folder: OutputFolder, bad: BadRows, kept: KeptColumns, results: pa.RecordBatch) -> CommittedPart:
     """Write a part, and a file of errors if there are any; rows that cannot be written become such.
 
     Args:
@@ -49,13 +46,13 @@ def write_chunk(
     return _commit(folder, bad, kept, writable)
 
 
-def _commit(
-    folder: OutputFolder, bad: BadRows, kept: KeptColumns, results: pa.RecordBatch
-) -> CommittedPart:
+def _commit(folder: OutputFolder, bad: BadRows, kept: KeptColumns, results: pa.RecordBatch) -> CommittedPart:
     errors = None
     if bad.count:
         # First the errors: a part that is there has all that it names.
-        errors = write_error_file(folder, (bad.start, bad.stop), error_table(bad.table(), kept.schema, kept.of_bad(bad)))
+        errors = write_error_file(
+            folder, (bad.start, bad.stop), error_table(bad.table(), kept.schema, kept.of_bad(bad))
+        )
     try:
         with PartWriter(folder, bad.start, bad.stop, results.schema, errors) as part:
             part.write_batch(results)
@@ -69,7 +66,8 @@ def _commit(
 
 def _writable(bad: BadRows, results: pa.RecordBatch) -> pa.RecordBatch:
     """Return the results without the rows that cannot be encoded, which are added to the bad ones."""
-    rows_of = np.flatnonzero(bad.stages() == 0)
+    good_rows = bad.good_rows
+    written = StageRows(bad, Stage.WRITE, lambda row: int(good_rows[row]))
 
     def attempt(start: int, stop: int) -> pa.RecordBatch:
         rows = results.slice(start, stop - start)
@@ -79,9 +77,5 @@ def _writable(bad: BadRows, results: pa.RecordBatch) -> pa.RecordBatch:
             raise BadRowError(f"cannot be written: {one_line(error)}") from error
         return rows
 
-    def blame(row: int, error: BadRowError) -> None:
-        at = int(rows_of[row])
-        bad.add(at, at + 1, Stage.WRITE, error.problem)
-
-    good = [rows for _, _, rows in bisected(0, results.num_rows, attempt, blame)]
+    good = [rows for _, _, rows in bisected(0, results.num_rows, attempt, written.blame)]
     return pa.concat_batches([results.slice(0, 0), *good])

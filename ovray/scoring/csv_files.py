@@ -39,9 +39,7 @@ from ovray.scoring.text_blocks import (
 _NULLS = [text for text in pacsv.ConvertOptions().null_values if "nan" not in text.lower()]
 
 
-def inspect_csv(
-    ref: FileRef, *, rows_wanted: int | None = None, on_error: OnError = OnError.RAISE
-) -> InputFile:
+def inspect_csv(ref: FileRef, *, rows_wanted: int | None = None, on_error: OnError = OnError.RAISE) -> InputFile:
     """Parse the whole file once, in blocks, and return its blocks and the types that hold every value.
 
     ``rows_wanted`` ends the pass at the block in which that many rows are reached.
@@ -205,7 +203,9 @@ def _parse_bad(text: bytes, names: Sequence[str], schema: pa.Schema | None) -> R
     numbers = [number for number in range(len(records)) if number not in bad]
 
     def leave_out(row: pacsv.InvalidRow) -> str:
-        bad[numbers[row.number - 1]] = f"has {row.actual_columns} fields where the header names {len(names)} columns"
+        bad[numbers[row.number - 1]] = (
+            f"has {row.actual_columns} fields where the header names {len(names)} columns"
+        )
         return "skip"
 
     content = b"".join(records[number] for number in numbers)

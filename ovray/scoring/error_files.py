@@ -1,4 +1,4 @@
-"""Writes rows that could not be scored to ``_errors`` in the output folder, and takes away what does not count there.
+"""Writes rows that could not be scored to ``_errors`` in the output folder; takes away what does not count there.
 
 One file for each part that lacks rows.  How a bad row comes to be there once:
 
@@ -32,8 +32,8 @@ _OURS = (_START, f".{_START}")
 def error_table(errors: pa.RecordBatch, kept_schema: pa.Schema, kept: Sequence[pa.Array]) -> pa.Table:
     """Return what a file of errors holds: what is wrong with each row, then the kept columns.
 
-    Kept columns may be null here.  One that has the name of a column about errors gets ``kept_`` before it; lists
-    of a fixed length lose that, since readers differ over their nulls, and values that Parquet cannot hold are null.
+    One that has the name of a column about errors gets ``kept_`` before it.  Lists of a fixed length lose that,
+    since readers differ over their nulls, and values that Parquet cannot hold are null.
     """
     names = list(ERROR_COLUMNS)
     columns: list[pa.Array] = list(errors.columns)
@@ -69,7 +69,9 @@ def write_error_file(folder: OutputFolder, rows: tuple[int, int], table: pa.Tabl
             with suppress(OSError, pa.ArrowException):
                 file.discard()
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{name} cannot be written to '{folder.name}/{ERRORS_FOLDER}': {one_line(error)}") from error
+        raise DataError(
+            f"{name} cannot be written to '{folder.name}/{ERRORS_FOLDER}': {one_line(error)}"
+        ) from error
     return ErrorFile(name=name, rows=table.num_rows)
 
 
@@ -123,7 +125,7 @@ def _plain(column: pa.Array) -> pa.Array:
 
 
 def _storable(column: pa.Array) -> pa.Array:
-    """Return a column with null in place of values that cannot be written; they may be what is wrong with a row."""
+    """Return a column with null in place of values that cannot be written: they may be what is wrong with it."""
 
     def attempt(start: int, stop: int) -> pa.Array:
         cells = column.slice(start, stop - start)

@@ -4,10 +4,10 @@ Rows that were read together need not be inferred together: a slot is filled acr
 files.  May not enter: reading, results, what becomes of rows that cannot be fed.
 """
 
-from collections.abc import Callable
+from functools import partial
 
 from ovray.replica.engine import Engine, Slot, Tensors
-from ovray.scoring.bad_rows import BadRowError
+from ovray.scoring.bad_rows import BadRowError, StageRows
 from ovray.scoring.bisecting import bisected
 from ovray.scoring.feeding import Feed
 from ovray.scoring.results import ChunkResults
@@ -35,15 +35,18 @@ class Filling:
         if self._slot is not None:
             self._engine.give_back(self._slot)
 
-    def add(self, feed: Feed, rows: int, refuse: Callable[[int, BadRowError], None]) -> None:
-        """Puts rows into slots; those that cannot be fed go to ``refuse``, in order, counted from the feed's first."""
+    def add(self, feed: Feed, rows: int, prepared: StageRows) -> None:
+        """Puts rows into slots.
+
+        Those that cannot be fed are blamed, in order; ``prepared`` counts from the feed's first.
+        """
         at = 0
         while at < rows:
             taken = min(self._plan.batch_rows - self._rows_in_slot, rows - at)
             try:
                 self._put(feed, at, at + taken)
             except BadRowError:
-                for _ in bisected(at, at + taken, lambda start, stop: self._put(feed, start, stop), refuse):
+                for _ in bisected(at, at + taken, partial(self._put, feed), prepared.blame):
                     pass
             if self._rows_in_slot == self._plan.batch_rows:
                 self.flush()
@@ -70,7 +73,5 @@ class Filling:
         behind = self._rows_in_slot + stop - start
         for binding in self._plan.bindings:
             tensor = self._slot.inputs[binding.input_name]
-            feed.fill(
-                binding, start, tensor[self._rows_in_slot : behind] if binding.has_batch else tensor[None]
-            )
+            feed.fill(binding, start, tensor[self._rows_in_slot : behind] if binding.has_batch else tensor[None])
         self._rows_in_slot = behind

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ovray.errors import ReplicaError
 from ovray.replica.engine import Engine, Tensors
-from ovray.scoring.bad_rows import BadRowError
+from ovray.scoring.bad_rows import BadRowError, StageRows
 from ovray.scoring.bisecting import bisected
 from ovray.scoring.results import ChunkResults, FailedBatch
 from ovray.scoring.row_plan import RowPlan
@@ -24,7 +24,7 @@ def infer_again(
     plan: RowPlan,
     results: ChunkResults,
     failed: FailedBatch,
-    blame: Callable[[int, BadRowError], None],
+    inferred: StageRows,
     check_wanted: Callable[[], None],
 ) -> None:
     """Fills ``results`` with the rows of a failed inference that can be inferred.
@@ -34,14 +34,14 @@ def infer_again(
         plan: the job's.
         results: the chunk's.
         failed: the inference.
-        blame: is told of each row that fails alone, counted over the rows of the chunk that were inferred.
+        inferred: takes the blame for each row that fails alone.
         check_wanted: is called before each inference, and raises to end this.
 
     Raises:
         ReplicaError: the device fails at zeros as well.
     """
     has_batch = any(binding.has_batch for binding in plan.bindings)
-    zeros = {name: np.full_like(array, "" if array.dtype.kind == "O" else 0) for name, array in failed.inputs.items()}
+    zeros = {name: _zeros_like(array) for name, array in failed.inputs.items()}
     broken = _infer(engine, zeros, 1, lambda _: None)
     if broken is not None:
         raise ReplicaError(f"{failed.failure}; so does one of zeros: the device is to blame") from broken
@@ -59,7 +59,7 @@ def infer_again(
         if failure is not None:
             raise BadRowError(str(failure)) from failure
 
-    for _ in bisected(failed.first_row, failed.first_row + failed.rows, attempt, blame):
+    for _ in bisected(failed.first_row, failed.first_row + failed.rows, attempt, inferred.blame):
         pass
 
 
@@ -77,3 +77,7 @@ def _infer(
         np.copyto(slot.inputs[name], array)
     engine.start(slot, rows, answer)
     return answered.result()
+
+
+def _zeros_like(array: NDArray[Any]) -> NDArray[Any]:
+    return np.full_like(array, "" if array.dtype.kind == "O" else 0)

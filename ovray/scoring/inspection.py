@@ -58,9 +58,7 @@ def _inspect_some(files: Sequence[FileRef], rows_wanted: int | None, on_error: O
         return list(threads.map(partial(inspect, rows_wanted=rows_wanted, on_error=on_error), files))
 
 
-def _inspect_on_cluster(
-    files: Sequence[FileRef], rows_wanted: int | None, on_error: OnError
-) -> list[InputFile]:
+def _inspect_on_cluster(files: Sequence[FileRef], rows_wanted: int | None, on_error: OnError) -> list[InputFile]:
     # CPUs are not claimed: this is over before replicas claim theirs, and mostly waits for storage.
     task: Any = ray.remote(num_cpus=0, scheduling_strategy="SPREAD", max_retries=2)(_inspect_some)
     groups = [files[at : at + FILES_PER_TASK] for at in range(0, len(files), FILES_PER_TASK)]

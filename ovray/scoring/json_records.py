@@ -22,8 +22,8 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 #: A string, and what it holds; no line break is in one.
 STRING = re.compile(rb'"[^"\\\n]*(?:\\.[^"\\\n]*)*"')
 
-#: What values of a key are: nothing that is known yet, ``"number"``, ``"text"``, ``"truth value"``, a list of a kind,
-#: or an object's kinds by key.
+#: What values of a key are: nothing that is known yet, ``"number"``, ``"text"``, ``"truth value"``, a list of a
+#: kind, or an object's kinds by key.
 Kind = Any
 
 

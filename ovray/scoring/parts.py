@@ -150,7 +150,7 @@ def remove_unfinished(folder: OutputFolder) -> None:
 
 
 def find_footer(folder: OutputFolder, name: str) -> Footer | None:
-    """Return what the footer of a file below the folder says; ``None`` where there is no file or no sound footer."""
+    """Return what the footer of a file below the folder says; ``None`` where there is none that is sound."""
     filesystem, path = resolve(folder.location)
     try:
         with filesystem.open_input_file(f"{path.rstrip('/')}/{name}") as file:

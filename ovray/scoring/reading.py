@@ -91,7 +91,7 @@ class RowReader:
         yield from self._read_around_damage(place, done, failure)
 
     def _read_around_damage(self, place: "_Place", done: int, failure: Exception) -> Iterator[Rows | Unreadable]:
-        """Yield what can be read of a block from row ``done`` on, in smaller batches, and say that the rest cannot."""
+        """Yield what can be read from row ``done`` on, in smaller batches, and say that the rest cannot."""
         reader = RowReader(self._schema, rows_per_batch=max(1, self._rows_per_batch // _FINER))
 
         def attempt(start: int, stop: int) -> None:
@@ -107,14 +107,17 @@ class RowReader:
             try:
                 attempt(first, place.stop)
             except BadRowError as error:
-                yield from reader._read_rows(place, done, first)
-                yield Unreadable(rows=place.stop - first, problem=f"cannot be read: {error}")
+                problem = f"cannot be read: {error}"
             else:
                 # It could be read now: nothing is wrong with the rows.
-                raise DataError(
-                    f"{place.slice.ref.name!r} could not be read for a moment: {one_line(failure)}; the same command"
-                    " carries on"
-                ) from failure
+                raise _cannot_be_read(place.slice, failure)
+            try:
+                for rows in reader._read_rows(place, done, first):
+                    done += rows.rows if isinstance(rows, Unreadable) else rows.batch.num_rows
+                    yield rows
+            except (OSError, pa.ArrowException):
+                reader.close()  # what is packed is unpacked in pieces, and these are others than before
+            yield Unreadable(rows=place.stop - done, problem=problem)
 
     def _read_rows(self, place: "_Place", start: int, stop: int) -> Iterator[Rows | Unreadable]:
         """Yield rows of a block, counted from its first; raises what the format does."""
@@ -124,16 +127,18 @@ class RowReader:
                 first_row += batch.rows
                 yield batch
                 continue
-            yield Rows(
-                file=place.slice.ref.name, first_row=first_row, batch=_with_schema(batch, self._schema)
-            )
+            yield Rows(file=place.slice.ref.name, first_row=first_row, batch=_with_schema(batch, self._schema))
             first_row += batch.num_rows
 
     def _open(self, one: Slice) -> RowSource:
         if self._source is None or self._ref != one.ref:
             self.close()
             _check_unchanged(one)
-            self._source = open_rows(one.ref, self._schema, rows_per_batch=self._rows_per_batch)
+            try:
+                self._source = open_rows(one.ref, self._schema, rows_per_batch=self._rows_per_batch)
+            except (OSError, pa.ArrowException) as error:
+                # It could be opened when it was looked into: it is not its rows that are bad.
+                raise _cannot_be_read(one, error) from error
             self._ref = one.ref
         return self._source
 
@@ -164,10 +169,14 @@ def _check_store(one: Slice, failure: Exception) -> None:
         with open_file(one.ref) as file:
             file.read(1)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"rows {one.start} to {one.stop} of {one.ref.name!r} cannot be read: {one_line(error)}; see whether its"
-            " disk or store answers; the same command carries on"
-        ) from error
+        raise _cannot_be_read(one, error) from error
+
+
+def _cannot_be_read(one: Slice, error: Exception) -> DataError:
+    return DataError(
+        f"rows {one.start} to {one.stop} of {one.ref.name!r} cannot be read: {one_line(error)}; see whether its"
+        " disk or store answers, and the file is as it was; the same command carries on"
+    )
 
 
 def _check_unchanged(one: Slice) -> None:

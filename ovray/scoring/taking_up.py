@@ -133,7 +133,7 @@ def _refusal(folder: OutputFolder, why: str) -> ConfigError:
 
 
 def _find_done(folder: OutputFolder, rows: int) -> tuple[WholePart, ...]:
-    """Returns what is done; deletes parts that are broken or that others contain, and errors that no part names."""
+    """Returns what is done; deletes parts that are broken or within others, and errors that no part names."""
     found = list_parts(folder)
     parts = {part.rows: part for part in whole(folder, [one for one in found if one[1] <= rows])}
     done = tuple(parts[one] for one in choose(parts))
