@@ -58,20 +58,22 @@ def bisected(
 def first_failing(start: int, stop: int, attempt: Callable[[int, int], object]) -> int:
     """Return the first row that fails of rows that are known to fail together.
 
-    For rows that are decoded one after the other, so that none can be had behind one that fails.  Takes as many
-    tries as the logarithm of the rows.
+    For rows that are decoded one after the other, so that none can be had behind one that fails.  The first row is
+    tried first: mostly it is the one, since what failed lies before all of them.  Then it takes as many tries as
+    the logarithm of the rows.
 
     Args:
         start: First row.
         stop: The row behind the last.
         attempt: Does rows; raises BadRowError where it cannot.
     """
+    middle = start + 1
     while stop - start > 1:
-        middle = (start + stop) // 2
         try:
             attempt(start, middle)
         except BadRowError:
             stop = middle
         else:
             start = middle
+        middle = (start + stop) // 2
     return start

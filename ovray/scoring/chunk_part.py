@@ -55,7 +55,8 @@ def _commit(folder: OutputFolder, bad: BadRows, kept: KeptColumns, results: pa.R
         )
     try:
         with PartWriter(folder, bad.start, bad.stop, results.schema, errors) as part:
-            part.write_batch(results)
+            if results.num_rows:
+                part.write_batch(results)
             size_bytes = part.commit()
     except BaseException:
         if errors is not None:

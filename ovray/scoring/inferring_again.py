@@ -1,7 +1,9 @@
 """Infers the rows of a failed inference again, in ever smaller batches, until it is known which of them fail.
 
-A row is to blame only where the same device infers something else: first it is given zeros, which it was warmed up
-with, too.  May not enter: other devices (the driver moves a chunk there when this one fails at zeros as well).
+A row is to blame only where the same device infers something else: before each try it is given zeros, which it was
+warmed up with, too.  (The tries need that as well: OpenVINO 2026.4's CPU plugin may let shapes pass that it has
+just refused, unchecked.)  May not enter: other devices; the driver moves a chunk there when this one fails at
+zeros.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,12 +44,12 @@ def infer_again(
     """
     has_batch = any(binding.has_batch for binding in plan.bindings)
     zeros = {name: _zeros_like(array) for name, array in failed.inputs.items()}
-    broken = _infer(engine, zeros, 1, lambda _: None)
-    if broken is not None:
-        raise ReplicaError(f"{failed.failure}; so does one of zeros: the device is to blame") from broken
 
     def attempt(start: int, stop: int) -> None:
         check_wanted()
+        broken = _infer(engine, zeros, 1, lambda _: None)
+        if broken is not None:
+            raise ReplicaError(f"{failed.failure}; so does one of zeros: the device is to blame") from broken
         first = start - failed.first_row
         rows = stop - start
         inputs = {

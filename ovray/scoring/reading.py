@@ -23,7 +23,7 @@ from ovray.scoring.records import Block, FileRef, Rows, RowSource, Slice, Unread
 _SAMPLE_ROWS = 16
 
 #: Around damage, batches are smaller by so much: of what is decoded together, all is lost.
-_FINER = 64
+_FINER = 1024
 
 
 def read_sample(data: DataSet, errors: ErrorOptions) -> pa.RecordBatch:
@@ -88,9 +88,9 @@ class RowReader:
             self.close()
             failure = error
         _check_store(place.slice, failure)
-        yield from self._read_around_damage(place, done, failure)
+        yield from self._read_around_damage(place, done)
 
-    def _read_around_damage(self, place: "_Place", done: int, failure: Exception) -> Iterator[Rows | Unreadable]:
+    def _read_around_damage(self, place: "_Place", done: int) -> Iterator[Rows | Unreadable]:
         """Yield what can be read from row ``done`` on, in smaller batches, and say that the rest cannot."""
         reader = RowReader(self._schema, rows_per_batch=max(1, self._rows_per_batch // _FINER))
 
@@ -102,21 +102,22 @@ class RowReader:
                 reader.close()
                 raise BadRowError(one_line(error)) from error
 
+        problem, first = None, place.stop
         with closing(reader):
-            first = first_failing(done, place.stop, attempt)
             try:
-                attempt(first, place.stop)
+                attempt(done, place.stop)
             except BadRowError as error:
                 problem = f"cannot be read: {error}"
-            else:
-                # It could be read now: nothing is wrong with the rows.
-                raise _cannot_be_read(place.slice, failure)
+                first = first_failing(done, place.stop, attempt)
             try:
                 for rows in reader._read_rows(place, done, first):
                     done += rows.rows if isinstance(rows, Unreadable) else rows.batch.num_rows
                     yield rows
-            except (OSError, pa.ArrowException):
-                reader.close()  # what is packed is unpacked in pieces, and these are others than before
+            except (OSError, pa.ArrowException) as error:
+                # What is packed is unpacked in pieces, and now they are others.
+                reader.close()
+                problem = problem or f"cannot be read: {one_line(error)}"
+        if problem is not None:
             yield Unreadable(rows=place.stop - done, problem=problem)
 
     def _read_rows(self, place: "_Place", start: int, stop: int) -> Iterator[Rows | Unreadable]:
