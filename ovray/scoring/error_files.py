@@ -26,7 +26,8 @@ from ovray.scoring.files import one_line, resolve
 from ovray.scoring.parts import ERRORS_FOLDER, ErrorFile, OutputFolder, encoded_size, find_footer, new_file
 
 _START = "errors-"
-_OURS = (_START, f".{_START}")
+_UNFINISHED = f".{_START}"
+_OURS = (_START, _UNFINISHED)
 
 
 def error_table(errors: pa.RecordBatch, kept_schema: pa.Schema, kept: Sequence[pa.Array]) -> pa.Table:
@@ -80,6 +81,15 @@ def delete_error_file(folder: OutputFolder, file: ErrorFile) -> None:
     with suppress(OSError, pa.ArrowException):
         filesystem, path = _place(folder)
         filesystem.delete_file(f"{path}/{file.name}")
+
+
+def remove_unfinished_errors(folder: OutputFolder) -> None:
+    """Take away what writers left under way that were killed.  Raises OSError or ArrowException."""
+    filesystem, path = _place(folder)
+    for info in filesystem.get_file_info(pafs.FileSelector(path, recursive=False, allow_not_found=True)):
+        if info.base_name.startswith(_UNFINISHED):
+            with suppress(FileNotFoundError):  # its writer, if it lives, takes it away as well
+                filesystem.delete_file(info.path)
 
 
 def keep_error_files(folder: OutputFolder, names: Collection[str]) -> None:

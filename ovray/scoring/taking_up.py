@@ -15,7 +15,7 @@ import pyarrow as pa
 from ovray.errors import ConfigError, DataError
 from ovray.scoring.bad_rows import FirstError
 from ovray.scoring.done_rows import Range, WholePart, choose, count_errors, missing, whole
-from ovray.scoring.error_files import first_error, keep_error_files
+from ovray.scoring.error_files import first_error, keep_error_files, remove_unfinished_errors
 from ovray.scoring.fence import take_over
 from ovray.scoring.files import one_line
 from ovray.scoring.job_record import RECORD_NAME, JobRecord
@@ -151,6 +151,7 @@ def _first_error(folder: OutputFolder, parts: Sequence[WholePart]) -> FirstError
 
 def _keep_what_is_complete(folder: OutputFolder) -> None:
     remove_unfinished(folder)
+    remove_unfinished_errors(folder)
     if not list_parts(folder):
         keep_error_files(folder, ())
         delete_note(folder, RECORD_NAME)

@@ -188,8 +188,8 @@ def test_a_tally_keeps_the_first_row_and_ends_a_job_with_too_many() -> None:
 
     assert str(raised.value) == (
         "4 rows could not be scored, more than --max-errors 3; the first is a.csv, row 3 (the first is 0): is"
-        " null; ovray scored no further and kept what was done; mend the rows and begin anew with --restart, or give"
-        " the same command with a larger --max-errors to carry on"
+        " null; ovray scored no further and kept what was done; mend the rows and begin anew with --restart, or"
+        " give the same command with a larger --max-errors to carry on"
     )
 
 
