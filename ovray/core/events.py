@@ -78,6 +78,8 @@ class RequestSubmitted:
     #: Only this replica or device may run it.
     pinned_to: str | None = None
     when_full: WhenFull = WhenFull.WAIT
+    #: Replicas that have died already while they held this, as a part of something larger.
+    kills: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from ovray.core.lanes import Lane, Standing
 from ovray.core.ledger import Ledger, Replica
 from ovray.core.policies import Policy
 from ovray.core.settings import SchedulerSettings
-from ovray.core.work import Dispatch, RequestWork
+from ovray.core.work import Dispatch, History, RequestWork
 from ovray.errors import InvariantError
 
 _Turn = tuple[int, int]
@@ -97,7 +97,7 @@ class Requests:
         if is_full and asked.when_full is WhenFull.REFUSE:
             self._ledger.counters.refused += 1
             return [RefuseRequest(request=asked.request)]
-        work = RequestWork(asked=asked, sequence=self._next_sequence)
+        work = RequestWork(asked=asked, sequence=self._next_sequence, history=History(kills=asked.kills))
         self._next_sequence += 1
         self._live[asked.request] = work
         if asked.deadline_s < math.inf:

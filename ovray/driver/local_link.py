@@ -137,7 +137,12 @@ class LocalLink:
         if count == 0:
             self._lose("it hung up: its process has ended")
             return
-        for frame in self._reader.feed(memoryview(self._room)[:count]):
+        try:
+            frames = self._reader.feed(memoryview(self._room)[:count])
+        except ReplicaError as error:
+            self._lose(str(error))
+            return
+        for frame in frames:
             self._mailbox.put(Replied(replica=self._replica, replies=read_replies(frame)))
 
     def _lose(self, reason: str) -> None:

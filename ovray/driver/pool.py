@@ -25,6 +25,7 @@ from ovray.core.scheduler import Scheduler
 from ovray.core.snapshot import Snapshot
 from ovray.driver.calls import Call, Ended
 from ovray.driver.lifecycle import ReplicaSet, ReplicaStart
+from ovray.driver.messages import Replied
 from ovray.driver.request_loop import RequestLoop
 from ovray.driver.room import Room
 from ovray.driver.transport import Inbox, Transport
@@ -118,10 +119,11 @@ class RequestPool:
         self._room = room
         self._let_go = let_go
         self._replicas = ReplicaSet(carriage.transport)
-        self._loop = RequestLoop(scheduler, carriage.transport, self._replicas, carriage.client)
+        self._loop = RequestLoop(
+            scheduler, carriage.transport, self._replicas, carriage.client, submit_again=carriage.inbox.put
+        )
         self._request_ids = itertools.count()
         self._pid = os.getpid()
-        self._unfinished = _Countdown()
         #: Set once, and then nothing is taken any more.
         self._over: OvrayError | None = None
         self._closing = False
@@ -186,13 +188,11 @@ class RequestPool:
 
         def leave(how: Ended) -> None:
             self._storage.forget(taken)
-            self._room.leave(size_bytes)
             try:
                 ended(how)
             finally:
-                self._unfinished.down()
+                self._room.leave(size_bytes)
 
-        self._unfinished.up()
         self._inbox.put(Call(asked=asked, tensors=taken, ended=leave, submitted_s=submitted_s))
         if not self._thread.is_alive():
             # It may have looked into its inbox for the last time before the request was there.
@@ -229,7 +229,7 @@ class RequestPool:
 
     def drain(self, timeout_s: float) -> bool:
         """Waits until every request that was taken has ended; says whether they did in time."""
-        return self._unfinished.wait(timeout_s)
+        return self._room.wait_empty(timeout_s)
 
     def close(self) -> None:
         """Ends the replicas; requests that have not ended end with an error.  A second call does nothing."""
@@ -288,11 +288,14 @@ class RequestPool:
         calls = [note for note in notes if isinstance(note, Call)]
         if calls:
             self._loop.submit(calls)
+        replied = [note for note in notes if isinstance(note, Replied)]
+        if replied:
+            self._loop.take_replies(replied)
         for note in notes:
-            if isinstance(note, Call):
+            if isinstance(note, (Call, Replied)):
                 continue
             if isinstance(note, events.RequestCancelled):
-                self._loop.feed(note)
+                self._loop.cancel(note)
             elif isinstance(note, _Errand):
                 _carry_out(note)
             elif isinstance(note, _Closing):
@@ -311,28 +314,6 @@ class RequestPool:
                 self._loop.refuse(note, error)
             elif isinstance(note, _Errand):
                 note.done.set_exception(error)
-
-
-class _Countdown:
-    """Counts what is under way, and lets others wait until nothing is."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._count = 0
-
-    def up(self) -> None:
-        with self._changed:
-            self._count += 1
-
-    def down(self) -> None:
-        with self._changed:
-            self._count -= 1
-            if self._count == 0:
-                self._changed.notify_all()
-
-    def wait(self, timeout_s: float) -> bool:
-        with self._changed:
-            return self._changed.wait_for(lambda: self._count == 0, timeout_s)
 
 
 def _carry_out(errand: _Errand) -> None:

@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from ovray.core import commands, events
 from ovray.core.ids import DispatchId, ReplicaId, RequestId
 from ovray.core.scheduler import Scheduler
+from ovray.core.settings import SchedulerSettings
 from ovray.core.snapshot import Snapshot
 from ovray.driver import messages
+from ovray.driver.bundles import Bundles, bundle_rule
 from ovray.driver.calls import Call, Ended
 from ovray.driver.lifecycle import ReplicaSet
 from ovray.driver.transport import Transport
@@ -32,6 +34,7 @@ class RequestLoop:
         transport: Transport,
         replicas: ReplicaSet,
         client: str,
+        submit_again: Callable[[Call], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Stores.
@@ -41,6 +44,7 @@ class RequestLoop:
             transport: carries what is sent.
             replicas: those that serve.
             client: what replicas know this driver by.
+            submit_again: has ``submit`` called with a request when everything that is being done is done.
             clock: seconds, on any clock that does not go back.
         """
         self._scheduler = scheduler
@@ -48,6 +52,7 @@ class RequestLoop:
         self._replicas = replicas
         self._client = client
         self._clock = clock
+        self._bundles = Bundles(submit_again, SchedulerSettings().max_replicas_killed)
         self._calls: dict[RequestId, Call] = {}
         #: What replicas said of the dispatches that the scheduler is being told of, and the input's error that it
         #: is being told of: the scheduler carries neither tensors nor exceptions.
@@ -64,14 +69,20 @@ class RequestLoop:
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Takes in requests."""
-        self._calls.update((call.asked.request, call) for call in calls)
-        self._feed_all([call.asked for call in calls])
+        formed = self._bundles.form(calls)
+        self._calls.update((call.asked.request, call) for call in formed)
+        self._feed_all([call.asked for call in formed])
+
+    def cancel(self, cancelled: events.RequestCancelled) -> None:
+        """Ends a request with an error, unless it has ended."""
+        if not self._bundles.cancel(cancelled.request):
+            self.feed(cancelled)
 
     def take(self, message: messages.Message) -> None:
         """Takes in what a replica said."""
         match message:
             case messages.Replied():
-                self._take_replies(message.replica, message.replies)
+                self.take_replies((message,))
             case messages.Refused():
                 self._take_failure(message.replica, message.dispatch, message.error)
             case messages.Answered():
@@ -92,6 +103,7 @@ class RequestLoop:
             snapshot = self._scheduler.snapshot()
             for event in self._replicas.look_for_the_silent(snapshot):
                 self.feed(event)
+            self._bundles.rule = bundle_rule(snapshot, self._replicas.reports)
             error = self._replicas.error_if_none_is_left(self._scheduler.snapshot())
             if error is not None:
                 raise error
@@ -122,13 +134,22 @@ class RequestLoop:
 
     # --- messages become events -----------------------------------------------------------------------------
 
-    def _take_replies(self, replica: ReplicaId, replies: Sequence[Reply]) -> None:
-        self._replies = {DispatchId(reply.dispatch): reply for reply in replies if reply.error is None}
-        self._feed_all([events.Completed(replica=replica, dispatch=dispatch) for dispatch in self._replies])
-        self._replies = {}
-        for reply in replies:
-            if reply.error is not None:
-                self._take_failure(replica, DispatchId(reply.dispatch), reply.error)
+    def take_replies(self, messages_: Sequence[messages.Replied]) -> None:
+        """Takes in what replicas answered."""
+        completed: list[events.Event] = []
+        for message in messages_:
+            for reply in message.replies:
+                dispatch = DispatchId(reply.dispatch)
+                if reply.error is None:
+                    self._replies[dispatch] = reply
+                    completed.append(events.Completed(replica=message.replica, dispatch=dispatch))
+        if completed:
+            self._feed_all(completed)
+            self._replies.clear()
+        for message in messages_:
+            for reply in message.replies:
+                if reply.error is not None:
+                    self._take_failure(message.replica, DispatchId(reply.dispatch), reply.error)
 
     def _take_failure(self, replica: ReplicaId, dispatch: DispatchId, error: Exception) -> None:
         is_input = isinstance(error, DataError)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from ovray.replica.model import describe, last_line, unpack
 from ovray.replica.request_check import check, shape_of, zeros_for
 from ovray.replica.request_engine import InferenceFailedError, Inferred, Lane, Outputs
 from ovray.replica.signature import Signature
-from ovray.replica.workload import RequestWorkload
+from ovray.replica.workload import Merging, RequestWorkload
 
 #: Warm-up: inferences one at a time, then as many rounds of all lanes at once; each part ends at this time, too.
 _WARM_UP_ROUNDS = 3
@@ -61,7 +62,8 @@ class OpenVINORequests:
         self._signature = describe(model)
         # Requests are joined for the sake of throughput; one that asks for latency is run at once and alone.
         wants_latency = properties.get("PERFORMANCE_HINT") == "LATENCY"
-        opened = open_for_joining(model, 1 if wants_latency else workload.batching.batch_size, workload.batching)
+        batching = replace(workload.batching, merging=Merging.NEVER) if wants_latency else workload.batching
+        opened = open_for_joining(model, batching)
         self._joining = opened.joining
         self._graph = GraphCheck(workload.model)
         self._good_shapes = _least_shapes(model)

@@ -26,7 +26,7 @@ from tests.unit.answering_transport import AnsweringTransport
 WAIT_S = 60.0
 
 
-def _starts(count: int) -> list[ReplicaStart]:
+def some_starts(count: int) -> list[ReplicaStart]:
     specs = [
         ReplicaSpec(
             id=ReplicaId(f"h/CPU.0#{index}"),
@@ -53,7 +53,7 @@ def _pool(seed: int = 0, max_requests: int = 1000) -> tuple[RequestPool, Answeri
 @contextmanager
 def _serving(replicas: int, **options: int) -> Iterator[tuple[RequestPool, AnsweringTransport]]:
     pool, transport = _pool(**options)
-    pool.start(_starts(replicas))
+    pool.start(some_starts(replicas))
     try:
         yield pool, transport
     finally:
@@ -252,7 +252,7 @@ def test_a_pool_serves_although_one_of_its_replicas_cannot_start() -> None:
     pool, transport = _pool()
     transport.refusing[ReplicaId("h/CPU.0#0")] = CompileError("unsupported operation")
 
-    pool.start(_starts(2))
+    pool.start(some_starts(2))
 
     assert str(pool.snapshot().failures[ReplicaId("h/CPU.0#0")]) == "unsupported operation"
     pool.close()
@@ -264,7 +264,7 @@ def test_a_model_that_compiles_nowhere_is_refused_with_every_reason() -> None:
         transport.refusing[ReplicaId(f"h/CPU.0#{index}")] = CompileError(f"reason {index}")
 
     with pytest.raises(ConfigError, match=r"reason 0; h/CPU.0#1: reason 1"):
-        pool.start(_starts(2))
+        pool.start(some_starts(2))
 
 
 def test_a_forked_child_is_told_that_the_replicas_answer_only_its_parent() -> None:
