@@ -71,6 +71,15 @@ def test_a_model_that_is_reshaped_after_compiling_does_not_change_the_compiled_o
         assert compiled(ROW)["logits"].shape == (1, 3)
 
 
+def test_inputs_that_do_not_go_together_harm_no_later_request_of_the_same_shapes(local_ray: None) -> None:
+    grid, factor = np.ones((2, 2, 3), np.float32), np.array([1, 2], np.float32)
+    with ovray.compile_model(Served.MAKERS["pair"](), "CPU", share_cores=True) as compiled:
+        for _ in range(3):
+            assert compiled([grid, factor])["scaled"][1, 0, 0] == 2
+            with pytest.raises(DataError, match="'factor' \\[3\\]"):
+                compiled([grid, np.ones(3, np.float32)])
+
+
 def test_threads_use_one_compiled_model_without_waiting_for_each_other(ours: Served) -> None:
     def double(value: int) -> list[float]:
         return ours.bare(np.full(6, value))["double"].tolist()
