@@ -187,8 +187,8 @@ class _OpenVINOLane:
     def _forget_shapes(self) -> None:
         """Runs other shapes after an inference that failed.
 
-        OpenVINO's CPU plugin (2026.4.1) keeps part of the shapes that did not go together, and then refuses those of
-        the last good inference as well, in every infer request, until one of other shapes has run.
+        OpenVINO's CPU plugin (2026.4.1) keeps part of the shapes that did not go together, and then refuses those
+        of the last good inference as well, in every infer request, until one of other shapes has run.
         """
         inputs = self._engine.signature.inputs
         if all(port.shape is not None and None not in port.shape for port in inputs):
