@@ -24,7 +24,7 @@ from ovray.core.ids import ReplicaId, RequestId
 from ovray.core.ledger import ReplicaState
 from ovray.core.snapshot import Snapshot
 from ovray.driver.calls import Call, Ended
-from ovray.errors import ReplicaError
+from ovray.errors import DataError, ReplicaError
 from ovray.replica.workload import ReplicaReport
 
 #: What a bundle should take on the slowest replica: a late bundle holds up the others by no more than this.
@@ -154,7 +154,8 @@ class Bundles:
             if self._bundle_of.pop(member.asked.request, None) is None:
                 continue  # cancelled meanwhile
             if outputs is None:
-                self._submit_alone(replace(member, asked=replace(member.asked, kills=1), may_be_joined=False))
+                kills = 0 if isinstance(how.error, DataError) else 1
+                self._submit_alone(replace(member, asked=replace(member.asked, kills=kills), may_be_joined=False))
                 continue
             earlier_s = bundle.submitted_s - member.submitted_s
             member.ended(

@@ -7,24 +7,33 @@ May not enter: decisions (core), Ray (transport.py), rows.  Nothing here waits w
 import contextlib
 import queue
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from ovray.core import commands, events
 from ovray.core.ids import DispatchId, JobId, ReplicaId
 from ovray.core.scheduler import Scheduler
 from ovray.core.snapshot import Snapshot
+from ovray.devices.records import ReplicaSpec
 from ovray.driver import messages
-from ovray.driver.lifecycle import ReplicaSet, ReplicaStart
+from ovray.driver.interrupts import Interrupts
+from ovray.driver.lifecycle import ReplicaSet, Upkeep
+from ovray.driver.messages import ReplicaStart
 from ovray.driver.transport import Inbox, Transport
 from ovray.errors import DataError
 from ovray.replica.workload import ReplicaReport
 
 JOB = JobId(0)
 
-#: How often the watcher is called and silent replicas are looked for, messages or not.
+#: How often the watcher is called and replicas are looked after, messages or not.
 TICK_S = 0.25
+
+#: How long replicas may take at Ctrl-C to complete what they hold; a second Ctrl-C ends that.
+DRAIN_TIMEOUT_S = 10.0
+
+#: Is shown each event, when it was told to the scheduler, and the commands that came of it.
+Observer = Callable[[float, events.Event, Sequence[commands.Command]], None]
 
 #: What pieces that nobody needs any more get to answer before their processes are ended.
 CANCEL_TIMEOUT_S = 5.0
@@ -51,6 +60,8 @@ class Progress:
     running_s: float
     #: Replicas that have not said yet whether they can start.
     starting: tuple[ReplicaId, ...]
+    #: Replicas that could not start, or were lost, and why.
+    failures: Mapping[ReplicaId, Exception] = field(default_factory=dict)
     #: Rows that were put aside because they cannot be scored.
     errors: int = 0
 
@@ -62,9 +73,37 @@ class Outcome:
     commits: tuple[Commit, ...]
     #: From the first replica's readiness to the last commit.
     run_s: float
+    #: Every replica that was started, those that joined later included.
+    specs: tuple[ReplicaSpec, ...]
     reports: Mapping[ReplicaId, ReplicaReport]
     #: Why replicas that were wanted did not take part, or left.
     failures: Mapping[ReplicaId, Exception]
+
+
+def _unobserved(now_s: float, event: events.Event, came_of_it: Sequence[commands.Command]) -> None:
+    """Looks away."""
+
+
+class JobRows(Protocol):
+    """Knows what the rows of a job are: the driver only counts them."""
+
+    def piece(self, start: int, stop: int, verdict: str | None) -> Any:
+        """Makes what a replica needs to do rows ``start`` up to, not including, ``stop``.
+
+        Args:
+            start: the first row.
+            stop: the row behind the last.
+            verdict: why they are not to be run any more but to be put on record; ``None`` for rows to be done.
+        """
+        ...
+
+    def name(self, start: int, stop: int) -> str:
+        """Says where rows come from, for people."""
+        ...
+
+    def count(self, commit: Commit) -> None:
+        """Is told of each commit; what it raises ends the job."""
+        ...
 
 
 class JobDriver:
@@ -76,89 +115,121 @@ class JobDriver:
         transport: Transport,
         inbox: Inbox,
         clock: Callable[[], float] = time.monotonic,
+        observer: Observer = _unobserved,
+        upkeep: Upkeep | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._transport = transport
         self._inbox = inbox
         self._clock = clock
-        self._replicas = ReplicaSet(transport, clock)
-        self._piece_of: Callable[[int, int], Any] = _no_piece
-        self._count: Callable[[Commit], None] = lambda _: None
+        self._observer = observer
+        self.replicas = ReplicaSet(transport, clock, upkeep)
         #: Sent and not answered.
         self._in_flight: dict[DispatchId, ReplicaId] = {}
         self._results: dict[DispatchId, Any] = {}
         self._commits: list[Commit] = []
         self._wake_at_s: float | None = None
-        #: When to look next for replicas that say nothing, however many others talk.
+        #: When to look around next, however many messages come.
         self._look_at_s = 0.0
+        self._rows_done = 0
         self._last_commit_s = 0.0
+        #: Set at the first Ctrl-C.
+        self._is_draining = False
         self._ended: commands.FinishJob | commands.FailJob | None = None
 
     def run(
         self,
-        replicas: Sequence[ReplicaStart],
+        replicas: Iterable[ReplicaStart],
         job: events.JobSubmitted,
-        piece_of: Callable[[int, int], Any],
+        rows: JobRows,
         watch: Callable[[Progress], None],
-        count: Callable[[Commit], None] = lambda _: None,
     ) -> Outcome:
         """Starts replicas, has every row of a job done, and ends the replicas.
 
         Args:
             replicas: what to start.
             job: its number must be ``JOB``.
-            piece_of: makes what a replica needs to do rows ``start`` up to, not including, ``stop``.
+            rows: what the job is about.
             watch: is told how things stand, several times a second.
-            count: is told of each commit; what it raises ends the job.
 
         Raises:
             DataError: rows could not be read, prepared or written; the message names them.
             ReplicaError: no replica is left, or none could start.
             ConfigError: no device could compile the model.
+            KeyboardInterrupt: Ctrl-C; the first lets replicas complete what they hold, the second does not.
         """
-        self._piece_of = piece_of
-        self._count = count
+        self._rows = rows
         rows_total = sum(stop - start for start, stop in job.ranges)
         try:
-            self._replicas.start(replicas)
+            self.replicas.start(replicas)
             self._feed(job)
-            while self._ended is None:
-                self._step()
-                watch(self._progress(rows_total))
+            with Interrupts() as interrupts:
+                while self._ended is None and not interrupts.is_asked:
+                    self._hear()
+                    if self._clock() >= self._look_at_s:
+                        self._look_at_s = self._clock() + TICK_S
+                        watch(self._look_around(rows_total))
+                if interrupts.is_asked:
+                    self._drain(lambda: watch(self._progress(self._scheduler.snapshot(), rows_total)))
+            watch(self._progress(self._scheduler.snapshot(), rows_total))
             self._settle()
         finally:
             self._transport.close()
         if isinstance(self._ended, commands.FailJob):
-            raise DataError(self._ended.message)
-        began_s = self._replicas.first_ready_s
+            raise DataError(_told(self._ended, rows))
+        if self._ended is None:
+            raise KeyboardInterrupt
+        began_s = self.replicas.first_ready_s
         return Outcome(
             commits=tuple(self._commits),
             run_s=0.0 if began_s is None else self._last_commit_s - began_s,
-            reports=self._replicas.reports,
-            failures=self._replicas.failures,
+            specs=self.replicas.specs,
+            reports=self.replicas.reports,
+            failures=self.replicas.failures,
         )
 
-    def _step(self) -> None:
+    def _hear(self) -> None:
+        """Takes in the next message, or the passing of time."""
         now_s = self._clock()
         wake_in_s = TICK_S if self._wake_at_s is None else min(TICK_S, max(0.0, self._wake_at_s - now_s))
         with contextlib.suppress(queue.Empty):
             self._take(self._inbox.get(timeout=wake_in_s))
-        if self._clock() >= self._look_at_s:
-            self._look_at_s = self._clock() + TICK_S
-            self._feed_life(self._replicas.look_for_the_silent(self._scheduler.snapshot()))
         if self._wake_at_s is not None and self._clock() >= self._wake_at_s:
             self._wake_at_s = None
             self._feed(events.TimerFired())
-        self._check_that_somebody_is_left()
+
+    def _drain(self, watch: Callable[[], None]) -> None:
+        """Has replicas complete what they hold, and gives them nothing more."""
+        end_s = self._clock() + DRAIN_TIMEOUT_S
+        self._is_draining = True
+        for replica in self._scheduler.snapshot().replicas:
+            self._feed(events.ReplicaDraining(replica=replica.id))
+        while self._awaits_answers() and self._ended is None and self._clock() < end_s:
+            self._hear()
+            watch()
+
+    def _look_around(self, rows_total: int) -> Progress:
+        """Looks after the replicas, sees that somebody is left, and says how things stand.
+
+        A snapshot looks at every replica, so it is taken now and then and not at each message.
+        """
+        self._feed_life(self.replicas.look_after(self._scheduler.snapshot()))
+        snapshot = self._scheduler.snapshot()
+        error = None if self._ended else self.replicas.error_if_none_is_left(snapshot)
+        if error is not None:
+            raise error
+        return self._progress(snapshot, rows_total)
 
     def _settle(self) -> None:
         """Lets pieces that nobody needs any more come to their end, so that they leave nothing behind."""
         end_s = self._clock() + CANCEL_TIMEOUT_S
-        while self._in_flight and self._clock() < end_s:
-            try:
-                self._take(self._inbox.get(timeout=TICK_S))
-            except queue.Empty:
-                continue
+        while self._awaits_answers() and self._clock() < end_s:
+            self._hear()
+
+    def _awaits_answers(self) -> bool:
+        """Says whether somebody who can be heard has still to answer."""
+        silent = {replica.id for replica in self._scheduler.snapshot().replicas if replica.is_stalled}
+        return any(replica not in silent for replica in self._in_flight.values())
 
     # --- messages become events -----------------------------------------------------------------------------
 
@@ -179,8 +250,10 @@ class JobDriver:
                 )
             case messages.Replied():
                 raise AssertionError(f"chunks are answered one by one, not by {message!r}")
+            case messages.Started() if self._is_draining:
+                pass  # it would be given work
             case _:
-                self._feed_life(self._replicas.take(message))
+                self._feed_life(self.replicas.take(message))
 
     def _feed_life(self, heard: Sequence[events.Event]) -> None:
         for event in heard:
@@ -190,25 +263,24 @@ class JobDriver:
                 }
             self._feed(event)
 
-    def _check_that_somebody_is_left(self) -> None:
-        error = None if self._ended else self._replicas.error_if_none_is_left(self._scheduler.snapshot())
-        if error is not None:
-            raise error
-
     # --- commands become messages ---------------------------------------------------------------------------
 
     def _feed(self, event: events.Event) -> None:
-        for command in self._scheduler.handle(event, self._clock()):
+        now_s = self._clock()
+        came_of_it = self._scheduler.handle(event, now_s)
+        self._observer(now_s, event, came_of_it)
+        for command in came_of_it:
             self._carry_out(command)
 
     def _carry_out(self, command: commands.Command) -> None:
         match command:
             case commands.SendChunk():
                 self._in_flight[command.dispatch] = command.replica
-                piece = self._piece_of(command.start, command.stop)
+                piece = self._rows.piece(command.start, command.stop, command.verdict)
                 self._transport.send(command.replica, command.dispatch, command.job, piece)
             case commands.CommitChunk():
                 self._last_commit_s = self._clock()
+                self._rows_done += command.stop - command.start
                 commit = Commit(
                     replica=command.replica,
                     start=command.start,
@@ -216,13 +288,13 @@ class JobDriver:
                     result=self._results[command.dispatch],
                 )
                 self._commits.append(commit)
-                self._count(commit)
+                self._rows.count(commit)
             case commands.CancelDispatch():
                 self._transport.cancel(command.replica, command.dispatch)
             case commands.ProbeReplica():
                 self._transport.probe(command.replica)
             case commands.ReleaseReplica():
-                self._transport.stop(command.replica)
+                self.replicas.released(command.replica)
             case commands.WakeAt():
                 self._wake_at_s = command.at_s
             case commands.FinishJob() | commands.FailJob():
@@ -230,16 +302,20 @@ class JobDriver:
             case _:
                 raise AssertionError(f"a job of chunks needs no {command!r}")
 
-    def _progress(self, rows_total: int) -> Progress:
-        began_s = self._replicas.first_ready_s
+    def _progress(self, snapshot: Snapshot, rows_total: int) -> Progress:
+        began_s = self.replicas.first_ready_s
         return Progress(
-            snapshot=self._scheduler.snapshot(),
+            snapshot=snapshot,
             rows_total=rows_total,
-            rows_done=sum(commit.stop - commit.start for commit in self._commits),
+            rows_done=self._rows_done,
             running_s=0.0 if began_s is None else self._clock() - began_s,
-            starting=self._replicas.starting,
+            starting=self.replicas.starting,
+            failures=dict(self.replicas.failures),
         )
 
 
-def _no_piece(start: int, stop: int) -> Any:
-    raise AssertionError(f"rows {start} to {stop} before run()")
+def _told(failure: commands.FailJob, rows: JobRows) -> str:
+    """Says which rows a failure was about, where the message does not."""
+    if failure.cause is events.FailureCause.INPUT or failure.start is None or failure.stop is None:
+        return failure.message
+    return f"{rows.name(failure.start, failure.stop)}: {failure.message}"

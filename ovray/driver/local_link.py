@@ -70,13 +70,23 @@ class Doorway:
 class LocalLink:
     """Carries envelopes to one replica and brings its replies."""
 
-    def __init__(self, replica: ReplicaId, connection: socket.socket, mailbox: Mailbox, arena: Arena) -> None:
+    def __init__(
+        self, replica: ReplicaId, life: int, connection: socket.socket, mailbox: Mailbox, arena: Arena
+    ) -> None:
         """Greets the replica with the driver's arena.
+
+        Args:
+            replica: whose process has connected.
+            life: which of the replica's starts that is.
+            connection: the socket to it.
+            mailbox: where its replies go.
+            arena: where tensors lie that need not travel.
 
         Raises:
             OSError: the replica has hung up already.
         """
         self._replica = replica
+        self._life = life
         self._connection = connection
         self._mailbox = mailbox
         self._arena = arena
@@ -147,4 +157,4 @@ class LocalLink:
 
     def _lose(self, reason: str) -> None:
         self.close()
-        self._mailbox.put(Gone(replica=self._replica, reason=reason))
+        self._mailbox.put(Gone(replica=self._replica, reason=reason, life=self._life))

@@ -24,8 +24,8 @@ from ovray.core.ids import ReplicaId, RequestId
 from ovray.core.scheduler import Scheduler
 from ovray.core.snapshot import Snapshot
 from ovray.driver.calls import Call, Ended
-from ovray.driver.lifecycle import ReplicaSet, ReplicaStart
-from ovray.driver.messages import Replied
+from ovray.driver.lifecycle import ReplicaSet, Upkeep
+from ovray.driver.messages import ReplicaStart, Replied
 from ovray.driver.request_loop import RequestLoop
 from ovray.driver.room import Room
 from ovray.driver.transport import Inbox, Transport
@@ -104,6 +104,7 @@ class RequestPool:
         carriage: Carriage,
         room: Room,
         let_go: Callable[[], None],
+        upkeep: Upkeep | None = None,
     ) -> None:
         """Stores; ``start`` acts.
 
@@ -112,13 +113,14 @@ class RequestPool:
             carriage: how they travel.
             room: bounds the requests that have not ended.
             let_go: is called last, when the replicas have ended.
+            upkeep: how replicas are looked after; ``None`` is as by default.
         """
         self._inbox = carriage.inbox
         self._transport = carriage.transport
         self._storage = carriage.storage
         self._room = room
         self._let_go = let_go
-        self._replicas = ReplicaSet(carriage.transport)
+        self._replicas = ReplicaSet(carriage.transport, upkeep=upkeep)
         self._loop = RequestLoop(
             scheduler, carriage.transport, self._replicas, carriage.client, submit_again=carriage.inbox.put
         )

@@ -101,7 +101,7 @@ class RequestLoop:
         if now_s >= self._look_at_s:
             self._look_at_s = now_s + TICK_S
             snapshot = self._scheduler.snapshot()
-            for event in self._replicas.look_for_the_silent(snapshot):
+            for event in self._replicas.look_after(snapshot):
                 self.feed(event)
             self._bundles.rule = bundle_rule(snapshot, self._replicas.reports)
             error = self._replicas.error_if_none_is_left(self._scheduler.snapshot())
@@ -174,7 +174,7 @@ class RequestLoop:
             case commands.ProbeReplica():
                 self._transport.probe(command.replica)
             case commands.ReleaseReplica():
-                self._transport.stop(command.replica)
+                self._replicas.released(command.replica)
             case commands.WakeAt():
                 self._wake_at_s = command.at_s
             case commands.AcceptRequest():

@@ -38,6 +38,8 @@ class Chunk:
     start: int
     stop: int
     slices: tuple[Slice, ...]
+    #: Why its rows are not to be run but to be put on record: processes died of them.
+    verdict: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +144,9 @@ class _ChunkInWork:
 
     def infer(self, reader: RowReader) -> None:
         """Reads all rows and infers those that can be prepared."""
+        if self._chunk.verdict is not None:
+            self.bad.add(0, self._rows, Stage.READ, self._chunk.verdict)
+            return
         at = 0
         with Filling(self._plan, self._engine, self.results) as filling:
             for rows in reader.read(self._chunk.slices):

@@ -69,6 +69,16 @@ class DataSet:
         return tuple(found)
 
 
+def name_rows(slices: Sequence[Slice]) -> str:
+    """Says where rows are, in words: ``data/a.parquet, rows 3 to 7 (the first is 0)``."""
+    first, last = slices[0], slices[-1]
+    if first.ref != last.ref:
+        return f"{first.ref.name}, row {first.start}, to {last.ref.name}, row {last.stop - 1} (the first is 0)"
+    if last.stop - first.start == 1:
+        return f"{first.ref.name}, row {first.start} (the first is 0)"
+    return f"{first.ref.name}, rows {first.start} to {last.stop - 1} (the first is 0)"
+
+
 def _slice(file: InputFile, start: int, stop: int) -> Slice:
     first = bisect_right(file.blocks, start, key=lambda block: block.first_row) - 1
     last = bisect_right(file.blocks, stop - 1, key=lambda block: block.first_row)

@@ -26,8 +26,9 @@ _PART = re.compile(r"part-(\d{12,})-(\d{12,})\.parquet")
 
 #: What ovray itself puts beside the parts: its notes, and files that are not complete.
 UNFINISHED = ".part-"
+OUR_PREFIX = "_ovray"
 ERRORS_FOLDER = "_errors"
-_OURS = ("_ovray", "_SUCCESS", ERRORS_FOLDER, UNFINISHED)
+_OURS = (OUR_PREFIX, "_SUCCESS", ERRORS_FOLDER, UNFINISHED)
 
 #: In a part's footer: the file of its rows that could not be scored, as JSON; nothing where there are none.
 _ERRORS_KEY = "ovray.errors"

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 import openvino as ov
 import pandas as pd
 
-from ovray.core.events import JobSubmitted
+from ovray.core.events import MAX_BACKUPS, JobSubmitted, Poison
 from ovray.core.scheduler import Scheduler
-from ovray.devices.records import Plan, ReplicaSpec
+from ovray.devices.records import CoreSharing, Plan, ReplicaSpec
 from ovray.driver.job import JOB, Commit, JobDriver, Outcome, Progress
-from ovray.driver.lifecycle import ReplicaStart
+from ovray.driver.messages import ReplicaStart
+from ovray.driver.newcomers import upkeep_of
 from ovray.driver.placement import PlacementOptions, place
 from ovray.driver.session import ray_session
 from ovray.driver.transport import Inbox, RayTransport
@@ -26,15 +27,16 @@ from ovray.replica.properties import compile_properties
 from ovray.replica.workload import Workload
 from ovray.scoring.batching import BatchSize
 from ovray.scoring.chunk import Chunk, ScoringWork
-from ovray.scoring.dataset import DataSet
+from ovray.scoring.dataset import DataSet, name_rows
 from ovray.scoring.done_rows import count
 from ovray.scoring.error_tally import ErrorTally
 from ovray.scoring.files import find_files
 from ovray.scoring.folder_lock import open_folder
 from ovray.scoring.inspection import inspect_all, inspects_here
 from ovray.scoring.job_record import describe_job
-from ovray.scoring.on_error import ErrorOptions
+from ovray.scoring.on_error import ErrorOptions, OnError
 from ovray.scoring.preparation import GraphSteps, PerChannel, Size
+from ovray.scoring.recording import Recording, recorded
 from ovray.scoring.reduction import Labels, ResultOptions
 from ovray.scoring.report import ScoreReport
 from ovray.scoring.row_plan import RowOptions, RowPlan, plan_rows
@@ -61,6 +63,9 @@ class ScoreOptions:
     limit: int | None = None
     earlier: Earlier = Earlier.KEEP
     commit_every_s: float = 10.0
+    max_backups: int = MAX_BACKUPS
+    #: Where the page about the run goes; ``None`` writes none.
+    report: PathOrUrl | None = None
     placement: PlacementOptions = field(default_factory=PlacementOptions)
     address: str | None = None
 
@@ -74,6 +79,21 @@ class ScoreOptions:
             **self.rows.changing_results,
         }
 
+    @property
+    def as_text(self) -> dict[str, str]:
+        """What was given, by flag, and what always counts."""
+        given = {
+            "--devices": self.placement.devices,
+            "--hint": self.placement.hint.value,
+            "--batch-size": self.rows.batch_size,
+            "--commit-every": f"{self.commit_every_s:g}",
+            "--no-backup": "yes" if self.max_backups == 0 else None,
+            "--share-cores": "yes" if self.placement.sharing is CoreSharing.SHARED else None,
+            "--address": self.address,
+            **self.changing_results,
+        }
+        return {flag: str(value) for flag, value in given.items() if value not in (None, {}, ())}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
@@ -82,10 +102,19 @@ class Stage:
     text: str
 
 
-#: Where an earlier run had done every row.
-NOTHING_DONE = (Plan(replicas=()), Outcome(commits=(), run_s=0.0, reports={}, failures={}))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """Tells a watcher how many rows an earlier run had done, where it had some."""
 
-Watch = Callable[[Stage | Plan | Progress], None]
+    rows: int
+    rows_total: int
+
+
+#: Where an earlier run had done every row.
+NOTHING_DONE = (Plan(replicas=()), Outcome(commits=(), run_s=0.0, specs=(), reports={}, failures={}))
+
+News = Stage | Resumed | Plan | Progress
+Watch = Callable[[News], None]
 
 
 def score(  # noqa: PLR0913 (the public face: every option has its name)
@@ -118,8 +147,12 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
     on_error: str = ErrorOptions().on_error.value,
     max_errors: int | None = None,
     commit_every_s: float = ScoreOptions().commit_every_s,
+    max_backups: int = MAX_BACKUPS,
+    report: PathOrUrl | None = None,
     share_cores: bool = False,
     lease_timeout_s: float = PlacementOptions().lease_timeout_s,
+    max_replicas: int | None = None,
+    replica_timeout_s: float = 30.0,
 ) -> ScoreReport:
     """Scores every row of some files and writes the results as a folder of Parquet files.
 
@@ -159,8 +192,13 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
             ``file``, ``row``, ``stage``, ``message`` and the kept columns, and goes on.
         max_errors: more rows than this in ``_errors`` end the job; ``None`` allows any number.
         commit_every_s: at least so often each replica completes a part; what a kill costs at most.
+        max_backups: how many copies of the last chunks may run beside the originals, on replicas that have nothing
+            else to do; 0 turns copies off.
+        report: an ``.html`` file for a page about the run: speed over time, what each replica did when, errors.
         share_cores: lets replicas run on cores that others hold.
         lease_timeout_s: seconds to wait for cores that others hold.
+        max_replicas: at most so many replicas, those on hosts that join later included; ``None`` is all.
+        replica_timeout_s: a replica, or the cluster's head, that is silent for so long is given up.
 
     Returns:
         The figures; the rows are in ``output``: kept columns, then one column for each output of the model.
@@ -192,12 +230,16 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
         limit=limit,
         earlier=Earlier.DELETE if restart else Earlier.KEEP,
         commit_every_s=commit_every_s,
+        max_backups=max_backups,
+        report=report,
         placement=PlacementOptions.parse(
             devices=devices,
             hint=hint,
             precision=precision,
             share_cores=share_cores,
             lease_timeout_s=lease_timeout_s,
+            max_replicas=max_replicas,
+            replica_timeout_s=replica_timeout_s,
         ),
         address=address,
     )
@@ -213,6 +255,18 @@ def run(
     watch: Watch,
 ) -> ScoreReport:
     """Does what ``score`` documents, and tells ``watch`` how it goes."""
+    with recorded(options.report, output) as recording:
+        return _run(model, inputs, output, options, watch, recording)
+
+
+def _run(
+    model: PathOrUrl | ov.Model,
+    inputs: Sequence[PathOrUrl],
+    output: PathOrUrl,
+    options: ScoreOptions,
+    watch: Watch,
+    recording: Recording,
+) -> ScoreReport:
     began_s = time.monotonic()
     _check_numbers(options)
     watch(Stage(text="reading the model and the inputs"))
@@ -230,8 +284,11 @@ def run(
         taken = stack.enter_context(take_up(folder, job, data.rows, options.earlier))
         _tally(taken, options).check()
         plan, outcome = NOTHING_DONE
+        if taken.done:
+            watch(Resumed(rows=count(taken.done), rows_total=data.rows))
         if taken.missing:
-            plan, outcome = _score(workload, rows, data, taken, options, watch)
+            recording.describe(model, inputs, job, data, taken, options.as_text)
+            plan, outcome = _score(workload, rows, data, taken, options, watch, recording)
         commits = [(commit.start, commit.stop) for commit in outcome.commits]
         errors = settle_folder(taken.folder, [*taken.done, *commits], data.rows)
     return _report(plan, outcome, taken, errors, time.monotonic() - began_s)
@@ -245,17 +302,26 @@ def _check_numbers(options: ScoreOptions) -> None:
         raise ConfigError(f"--batch-size {batch_size!r}: give a whole number from 1, or auto")
     if not options.commit_every_s > 0:
         raise ConfigError(f"--commit-every {options.commit_every_s:g}: give seconds, more than 0")
+    if not isinstance(options.max_backups, int) or options.max_backups < 0:
+        raise ConfigError(f"max_backups={options.max_backups!r}: give a number of copies, 0 for none")
 
 
-def _score(
-    workload: Workload, rows: RowPlan, data: DataSet, taken: TakenUp, options: ScoreOptions, watch: Watch
+def _score(  # noqa: PLR0913 (what the run has found out so far)
+    workload: Workload,
+    rows: RowPlan,
+    data: DataSet,
+    taken: TakenUp,
+    options: ScoreOptions,
+    watch: Watch,
+    recording: Recording,
 ) -> tuple[Plan, Outcome]:
     """Starts replicas and has the missing rows done."""
     tally = _tally(taken, options)
     watch(Stage(text="connecting to Ray"))
     with ray_session(options.address):
         watch(Stage(text="placing replicas"))
-        plan = place(options.placement)
+        placed = place(options.placement)
+        plan = recording.plan = placed.plan
         watch(plan)
         inbox: Inbox = Inbox()
         transport = RayTransport(
@@ -264,12 +330,9 @@ def _score(
             lease_timeout_s=options.placement.lease_timeout_s,
         )
         transport.put(workload, ScoringWork(rows=rows, folder=taken.folder, errors=options.errors))
-        replicas = [
-            ReplicaStart(spec=spec, properties=compile_properties(spec, options.config)) for spec in plan.replicas
-        ]
 
-        def piece_of(start: int, stop: int) -> Chunk:
-            return Chunk(start=start, stop=stop, slices=data.slices(start, stop))
+        def start_of(spec: ReplicaSpec) -> ReplicaStart:
+            return ReplicaStart(spec=spec, properties=compile_properties(spec, options.config))
 
         job = JobSubmitted(
             job=JOB,
@@ -278,16 +341,34 @@ def _score(
             min_chunk_rows=rows.batch_rows,
             max_chunk_rows=rows.max_chunk_rows,
             max_chunk_s=CHUNK_SHARE * options.commit_every_s,
+            max_backups=options.max_backups,
+            poison=Poison.PUT_ASIDE if options.errors.on_error is OnError.RECORD else Poison.FAIL,
         )
-
-        def count_errors(commit: Commit) -> None:
-            tally.add(commit.result.errors, commit.result.first_error)
+        upkeep = upkeep_of(options.placement, placed.found, start_of, inbox)
+        driver = JobDriver(Scheduler(), transport, inbox, observer=recording.journal.note, upkeep=upkeep)
+        recording.replicas = driver.replicas
 
         def watch_errors(news: Progress) -> None:
             watch(replace(news, errors=tally.count))
 
-        driver = JobDriver(Scheduler(), transport, inbox)
-        return plan, driver.run(replicas, job, piece_of, watch_errors, count_errors)
+        return plan, driver.run(map(start_of, plan.replicas), job, _JobRows(data, tally), watch_errors)
+
+
+@dataclass(frozen=True, slots=True)
+class _JobRows:
+    """Is what the driver asks about the rows of a data set; see ``driver.job.JobRows``."""
+
+    data: DataSet
+    tally: ErrorTally
+
+    def piece(self, start: int, stop: int, verdict: str | None) -> Chunk:
+        return Chunk(start=start, stop=stop, slices=self.data.slices(start, stop), verdict=verdict)
+
+    def name(self, start: int, stop: int) -> str:
+        return name_rows(self.data.slices(start, stop))
+
+    def count(self, commit: Commit) -> None:
+        self.tally.add(commit.result.errors, commit.result.first_error)
 
 
 def _tally(taken: TakenUp, options: ScoreOptions) -> ErrorTally:
@@ -296,7 +377,7 @@ def _tally(taken: TakenUp, options: ScoreOptions) -> ErrorTally:
 
 def _report(plan: Plan, outcome: Outcome, taken: TakenUp, errors: int, seconds: float) -> ScoreReport:
     table = pd.DataFrame(
-        [_replica_row(spec, outcome) for spec in plan.replicas if spec.id in outcome.reports],
+        [_replica_row(spec, outcome) for spec in outcome.specs if spec.id in outcome.reports],
         columns=list(REPLICA_COLUMNS),
     )
     failures = tuple(

@@ -41,22 +41,25 @@ class AnsweringTransport:
         self.report = a_report()
         self.received: list[tuple[ReplicaId, Request]] = []
         self.cancelled: list[DispatchId] = []
+        #: Which start of a replica was the last, counted from 0.
+        self.lives: dict[ReplicaId, int] = {}
         self._mail: dict[ReplicaId, queue.SimpleQueue[Envelope | None]] = {}
 
-    def start(self, spec: ReplicaSpec, properties: Mapping[str, str]) -> None:
+    def start(self, spec: ReplicaSpec, properties: Mapping[str, str], life: int = 0) -> None:
+        self.lives[spec.id] = life
         if spec.id in self.refusing:
-            self.inbox.put(StartFailed(replica=spec.id, error=self.refusing[spec.id]))
+            self.inbox.put(StartFailed(replica=spec.id, error=self.refusing[spec.id], life=life))
             return
         self._mail[spec.id] = queue.SimpleQueue()
         threading.Thread(target=self._serve, args=(spec.id,), daemon=True).start()
-        self.inbox.put(Started(replica=spec.id, report=self.report))
+        self.inbox.put(Started(replica=spec.id, report=self.report, life=life))
 
     def send_requests(self, replica: ReplicaId, envelope: Envelope) -> None:
         self.received += [(replica, request) for request in envelope.requests]
         if replica in self._mail:
             self._mail[replica].put(envelope)
         else:
-            self.inbox.put(Gone(replica=replica, reason="is gone"))
+            self.inbox.put(Gone(replica=replica, reason="is gone", life=self.lives[replica]))
 
     def send(self, replica: ReplicaId, dispatch: DispatchId, job: int, piece: Any) -> None:
         raise AssertionError("requests only")
@@ -80,7 +83,7 @@ class AnsweringTransport:
     def kill(self, replica: ReplicaId) -> None:
         """Ends a replica with all that it holds, as the kernel would."""
         self.stop(replica)
-        self.inbox.put(Gone(replica=replica, reason="was killed"))
+        self.inbox.put(Gone(replica=replica, reason="was killed", life=self.lives[replica]))
 
     def _serve(self, replica: ReplicaId) -> None:
         mail = self._mail[replica]

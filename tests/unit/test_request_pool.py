@@ -16,7 +16,7 @@ from ovray.core.scheduler import Scheduler
 from ovray.devices.records import ReplicaSpec
 from ovray.driver.arena import ProcessStorage
 from ovray.driver.calls import Ended
-from ovray.driver.lifecycle import ReplicaStart
+from ovray.driver.messages import ReplicaStart
 from ovray.driver.pool import Carriage, RequestPool
 from ovray.driver.room import Room
 from ovray.driver.transport import Inbox
@@ -143,10 +143,11 @@ def test_when_no_replica_is_left_every_request_ends_and_the_next_is_refused() ->
         transport.hold.set()
         for _ in range(3):
             pool.submit([np.array([1.0])], ended=ends)
+        transport.refusing[ReplicaId("h/CPU.0#0")] = CompileError("the device is gone")
         transport.kill(ReplicaId("h/CPU.0#0"))
 
         for _ in range(3):
-            assert "was killed" in str(ends.next().error)
+            assert "the device is gone" in str(ends.next().error)
         with pytest.raises(ReplicaError, match="no replica is left"):
             pool.submit([np.array([1.0])], ended=ends)
         _until(lambda: transport.is_closed)
