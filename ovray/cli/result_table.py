@@ -43,5 +43,7 @@ def print_report(report: ScoreReport) -> None:
         markup=False,
         highlight=False,
     )
+    if report.errors:
+        messages.say(f"ovray: {report.errors:,} rows could not be scored; {report.output}/_errors says why")
     for warning in report.warnings:
         messages.say(f"ovray: warning: {warning}")

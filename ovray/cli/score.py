@@ -78,6 +78,18 @@ def score(
     restart: Annotated[
         bool, typer.Option("--restart", help="Delete the results that the folder holds, and begin anew.")
     ] = False,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            "--on-error",
+            metavar="raise|record",
+            help="What a row does that cannot be scored: end the job, or go to _errors in the output.",
+        ),
+    ] = "raise",
+    max_errors: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="With --on-error record: end the job when more rows than this are bad."),
+    ] = None,
     commit_every: Annotated[
         float,
         typer.Option(metavar="SECONDS", help="Each replica completes a part at least so often."),
@@ -112,6 +124,7 @@ def score(
     from ovray.cli.result_table import print_report
     from ovray.core.events import MAX_BACKUPS
     from ovray.driver.placement import PlacementOptions
+    from ovray.scoring.on_error import ErrorOptions
     from ovray.scoring.preparation import GraphSteps
     from ovray.scoring.reduction import ResultOptions
     from ovray.scoring.row_plan import RowOptions
@@ -131,6 +144,7 @@ def score(
                 outputs=_names(outputs), top_k=top_k, argmax=argmax, labels=labels, dtype=dtype
             ),
         ),
+        errors=ErrorOptions.parse(on_error=on_error, max_errors=max_errors),
         config=_properties(config or []),
         limit=limit,
         earlier=Earlier.DELETE if restart else Earlier.KEEP,

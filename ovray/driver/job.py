@@ -9,7 +9,7 @@ import queue
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ovray.core import commands, events
 from ovray.core.ids import DispatchId, JobId, ReplicaId
@@ -84,6 +84,28 @@ def _unobserved(now_s: float, event: events.Event, came_of_it: Sequence[commands
     """Looks away."""
 
 
+class JobRows(Protocol):
+    """Knows what the rows of a job are: the driver only counts them."""
+
+    def piece(self, start: int, stop: int, verdict: str | None) -> Any:
+        """Makes what a replica needs to do rows ``start`` up to, not including, ``stop``.
+
+        Args:
+            start: the first row.
+            stop: the row behind the last.
+            verdict: why they are not to be run any more but to be put on record; ``None`` for rows to be done.
+        """
+        ...
+
+    def name(self, start: int, stop: int) -> str:
+        """Says where rows come from, for people."""
+        ...
+
+    def count(self, commit: Commit) -> None:
+        """Is told of each commit; what it raises ends the job."""
+        ...
+
+
 class JobDriver:
     """Runs one job over replicas that it starts and ends."""
 
@@ -102,7 +124,6 @@ class JobDriver:
         self._clock = clock
         self._observer = observer
         self.replicas = ReplicaSet(transport, clock, upkeep)
-        self._piece_of: Callable[[int, int], Any] = _no_piece
         #: Sent and not answered.
         self._in_flight: dict[DispatchId, ReplicaId] = {}
         self._results: dict[DispatchId, Any] = {}
@@ -120,18 +141,16 @@ class JobDriver:
         self,
         replicas: Iterable[ReplicaStart],
         job: events.JobSubmitted,
-        piece_of: Callable[[int, int], Any],
+        rows: JobRows,
         watch: Callable[[Progress], None],
-        name_rows: Callable[[int, int], str] = "rows {} to {}".format,
     ) -> Outcome:
         """Starts replicas, has every row of a job done, and ends the replicas.
 
         Args:
             replicas: what to start.
             job: its number must be ``JOB``.
-            piece_of: makes what a replica needs to do rows ``start`` up to, not including, ``stop``.
+            rows: what the job is about.
             watch: is told how things stand, several times a second.
-            name_rows: says where rows ``start`` up to, not including, ``stop`` come from.
 
         Raises:
             DataError: rows could not be read, prepared or written; the message names them.
@@ -139,7 +158,7 @@ class JobDriver:
             ConfigError: no device could compile the model.
             KeyboardInterrupt: Ctrl-C; the first lets replicas complete what they hold, the second does not.
         """
-        self._piece_of = piece_of
+        self._rows = rows
         rows_total = sum(stop - start for start, stop in job.ranges)
         try:
             self.replicas.start(replicas)
@@ -157,7 +176,7 @@ class JobDriver:
         finally:
             self._transport.close()
         if isinstance(self._ended, commands.FailJob):
-            raise DataError(_told(self._ended, name_rows))
+            raise DataError(_told(self._ended, rows))
         if self._ended is None:
             raise KeyboardInterrupt
         began_s = self.replicas.first_ready_s
@@ -257,19 +276,19 @@ class JobDriver:
         match command:
             case commands.SendChunk():
                 self._in_flight[command.dispatch] = command.replica
-                piece = self._piece_of(command.start, command.stop)
+                piece = self._rows.piece(command.start, command.stop, command.verdict)
                 self._transport.send(command.replica, command.dispatch, command.job, piece)
             case commands.CommitChunk():
                 self._last_commit_s = self._clock()
                 self._rows_done += command.stop - command.start
-                self._commits.append(
-                    Commit(
-                        replica=command.replica,
-                        start=command.start,
-                        stop=command.stop,
-                        result=self._results[command.dispatch],
-                    )
+                commit = Commit(
+                    replica=command.replica,
+                    start=command.start,
+                    stop=command.stop,
+                    result=self._results[command.dispatch],
                 )
+                self._commits.append(commit)
+                self._rows.count(commit)
             case commands.CancelDispatch():
                 self._transport.cancel(command.replica, command.dispatch)
             case commands.ProbeReplica():
@@ -295,12 +314,8 @@ class JobDriver:
         )
 
 
-def _told(failure: commands.FailJob, name_rows: Callable[[int, int], str]) -> str:
+def _told(failure: commands.FailJob, rows: JobRows) -> str:
     """Says which rows a failure was about, where the message does not."""
     if failure.cause is events.FailureCause.INPUT or failure.start is None or failure.stop is None:
         return failure.message
-    return f"{name_rows(failure.start, failure.stop)}: {failure.message}"
-
-
-def _no_piece(start: int, stop: int) -> Any:
-    raise AssertionError(f"rows {start} to {stop} before run()")
+    return f"{rows.name(failure.start, failure.stop)}: {failure.message}"
