@@ -99,6 +99,7 @@ def recorded(report: str | os.PathLike[str] | None, output: str | os.PathLike[st
             ending=ending,
             error=error,
             plan=recording.plan.with_measurements({id: measurement_of(report) for id, report in reports.items()}),
+            specs=recording.replicas.specs,
             journal=recording.journal,
             failures={replica: one_line(failure) for replica, failure in failures.items()},
             errors=recording.errors,

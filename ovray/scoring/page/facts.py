@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import Enum
 
 from ovray.core.ids import ReplicaId
-from ovray.devices.records import Plan
+from ovray.devices.records import Plan, ReplicaSpec
 from ovray.driver.journal import Journal
 
 
@@ -56,6 +56,8 @@ class PageFacts:
     #: Why it failed.
     error: str = ""
     plan: Plan
+    #: Every replica that was started, those that joined later included.
+    specs: tuple[ReplicaSpec, ...]
     journal: Journal
     #: Why replicas that were wanted did not take part, or left.
     failures: Mapping[ReplicaId, str] = field(default_factory=dict)
