@@ -307,7 +307,9 @@ def test_a_row_that_kills_its_process_is_found_and_named(cluster: Cluster, job: 
 
 def test_a_host_that_joins_gets_replicas(cluster: Cluster, job: JobOnHosts) -> None:
     cluster.set_up(HOSTS[:2])
-    on_cpus = replace(job, devices="w*/CPU", preprocess="tests.multihost.user_functions:with_leisure")
+    # Short parts, since the first ones are cut by the rate of a warm-up that knew of no leisure.
+    leisurely = "tests.multihost.user_functions:with_leisure"
+    on_cpus = replace(job, devices="w*/CPU", preprocess=leisurely, commit_every_s=0.02)
     with ScoringLoad(cluster, on_cpus) as load:
         wait_until_all_work(load, hosts=2)
 
