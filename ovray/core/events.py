@@ -10,6 +10,9 @@ from enum import Enum
 
 from ovray.core.ids import DispatchId, JobId, ReplicaId, RequestId
 
+#: How many copies of a job's last chunks may run at once, unless its caller says otherwise.
+MAX_BACKUPS = 16
+
 
 class FailureCause(Enum):
     """Says whom a failure belongs to (design.md, promise 3)."""
@@ -112,7 +115,7 @@ class JobSubmitted:
     #: A chunk that takes less than this is not worth its message, save for the last rows.
     min_chunk_s: float = 0.05
     #: How many copies of the last chunks may run beside the originals; 0 turns backup copies off.
-    max_backups: int = 16
+    max_backups: int = MAX_BACKUPS
     poison: Poison = Poison.FAIL
 
 

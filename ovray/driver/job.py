@@ -8,8 +8,8 @@ import contextlib
 import queue
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from ovray.core import commands, events
 from ovray.core.ids import DispatchId, JobId, ReplicaId
@@ -26,11 +26,14 @@ from ovray.replica.workload import ReplicaReport
 
 JOB = JobId(0)
 
-#: How often the watcher is called and silent replicas are looked for, messages or not.
+#: How often the watcher is called and replicas are looked after, messages or not.
 TICK_S = 0.25
 
 #: How long replicas may take at Ctrl-C to complete what they hold; a second Ctrl-C ends that.
 DRAIN_TIMEOUT_S = 10.0
+
+#: Is shown each event, when it was told to the scheduler, and the commands that came of it.
+Observer = Callable[[float, events.Event, Sequence[commands.Command]], None]
 
 #: What pieces that nobody needs any more get to answer before their processes are ended.
 CANCEL_TIMEOUT_S = 5.0
@@ -57,6 +60,10 @@ class Progress:
     running_s: float
     #: Replicas that have not said yet whether they can start.
     starting: tuple[ReplicaId, ...]
+    #: Replicas that could not start, or were lost, and why.
+    failures: Mapping[ReplicaId, Exception] = field(default_factory=dict)
+    #: Rows that were put aside because they cannot be scored.
+    errors: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +80,32 @@ class Outcome:
     failures: Mapping[ReplicaId, Exception]
 
 
+def _unobserved(now_s: float, event: events.Event, came_of_it: Sequence[commands.Command]) -> None:
+    """Looks away."""
+
+
+class JobRows(Protocol):
+    """Knows what the rows of a job are: the driver only counts them."""
+
+    def piece(self, start: int, stop: int, verdict: str | None) -> Any:
+        """Makes what a replica needs to do rows ``start`` up to, not including, ``stop``.
+
+        Args:
+            start: the first row.
+            stop: the row behind the last.
+            verdict: why they are not to be run any more but to be put on record; ``None`` for rows to be done.
+        """
+        ...
+
+    def name(self, start: int, stop: int) -> str:
+        """Says where rows come from, for people."""
+        ...
+
+    def count(self, commit: Commit) -> None:
+        """Is told of each commit; what it raises ends the job."""
+        ...
+
+
 class JobDriver:
     """Runs one job over replicas that it starts and ends."""
 
@@ -82,21 +115,23 @@ class JobDriver:
         transport: Transport,
         inbox: Inbox,
         clock: Callable[[], float] = time.monotonic,
+        observer: Observer = _unobserved,
         upkeep: Upkeep | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._transport = transport
         self._inbox = inbox
         self._clock = clock
-        self._replicas = ReplicaSet(transport, clock, upkeep)
-        self._piece_of: Callable[[int, int], Any] = _no_piece
+        self._observer = observer
+        self.replicas = ReplicaSet(transport, clock, upkeep)
         #: Sent and not answered.
         self._in_flight: dict[DispatchId, ReplicaId] = {}
         self._results: dict[DispatchId, Any] = {}
         self._commits: list[Commit] = []
         self._wake_at_s: float | None = None
-        #: When to look next for replicas that say nothing, however many others talk.
+        #: When to look around next, however many messages come.
         self._look_at_s = 0.0
+        self._rows_done = 0
         self._last_commit_s = 0.0
         #: Set at the first Ctrl-C.
         self._is_draining = False
@@ -106,18 +141,16 @@ class JobDriver:
         self,
         replicas: Iterable[ReplicaStart],
         job: events.JobSubmitted,
-        piece_of: Callable[[int, int], Any],
+        rows: JobRows,
         watch: Callable[[Progress], None],
-        name_rows: Callable[[int, int], str] = "rows {} to {}".format,
     ) -> Outcome:
         """Starts replicas, has every row of a job done, and ends the replicas.
 
         Args:
             replicas: what to start.
             job: its number must be ``JOB``.
-            piece_of: makes what a replica needs to do rows ``start`` up to, not including, ``stop``.
+            rows: what the job is about.
             watch: is told how things stand, several times a second.
-            name_rows: says where rows ``start`` up to, not including, ``stop`` come from.
 
         Raises:
             DataError: rows could not be read, prepared or written; the message names them.
@@ -125,39 +158,35 @@ class JobDriver:
             ConfigError: no device could compile the model.
             KeyboardInterrupt: Ctrl-C; the first lets replicas complete what they hold, the second does not.
         """
-        self._piece_of = piece_of
+        self._rows = rows
         rows_total = sum(stop - start for start, stop in job.ranges)
         try:
-            self._replicas.start(replicas)
+            self.replicas.start(replicas)
             self._feed(job)
             with Interrupts() as interrupts:
                 while self._ended is None and not interrupts.is_asked:
-                    self._step()
-                    watch(self._progress(rows_total))
+                    self._hear()
+                    if self._clock() >= self._look_at_s:
+                        self._look_at_s = self._clock() + TICK_S
+                        watch(self._look_around(rows_total))
                 if interrupts.is_asked:
-                    self._drain(lambda: watch(self._progress(rows_total)))
+                    self._drain(lambda: watch(self._progress(self._scheduler.snapshot(), rows_total)))
+            watch(self._progress(self._scheduler.snapshot(), rows_total))
             self._settle()
         finally:
             self._transport.close()
         if isinstance(self._ended, commands.FailJob):
-            raise DataError(_told(self._ended, name_rows))
+            raise DataError(_told(self._ended, rows))
         if self._ended is None:
             raise KeyboardInterrupt
-        began_s = self._replicas.first_ready_s
+        began_s = self.replicas.first_ready_s
         return Outcome(
             commits=tuple(self._commits),
             run_s=0.0 if began_s is None else self._last_commit_s - began_s,
-            specs=self._replicas.specs,
-            reports=self._replicas.reports,
-            failures=self._replicas.failures,
+            specs=self.replicas.specs,
+            reports=self.replicas.reports,
+            failures=self.replicas.failures,
         )
-
-    def _step(self) -> None:
-        self._hear()
-        if self._clock() >= self._look_at_s:
-            self._look_at_s = self._clock() + TICK_S
-            self._feed_life(self._replicas.look_after(self._scheduler.snapshot()))
-        self._check_that_somebody_is_left()
 
     def _hear(self) -> None:
         """Takes in the next message, or the passing of time."""
@@ -178,6 +207,18 @@ class JobDriver:
         while self._awaits_answers() and self._ended is None and self._clock() < end_s:
             self._hear()
             watch()
+
+    def _look_around(self, rows_total: int) -> Progress:
+        """Looks after the replicas, sees that somebody is left, and says how things stand.
+
+        A snapshot looks at every replica, so it is taken now and then and not at each message.
+        """
+        self._feed_life(self.replicas.look_after(self._scheduler.snapshot()))
+        snapshot = self._scheduler.snapshot()
+        error = None if self._ended else self.replicas.error_if_none_is_left(snapshot)
+        if error is not None:
+            raise error
+        return self._progress(snapshot, rows_total)
 
     def _settle(self) -> None:
         """Lets pieces that nobody needs any more come to their end, so that they leave nothing behind."""
@@ -212,7 +253,7 @@ class JobDriver:
             case messages.Started() if self._is_draining:
                 pass  # it would be given work
             case _:
-                self._feed_life(self._replicas.take(message))
+                self._feed_life(self.replicas.take(message))
 
     def _feed_life(self, heard: Sequence[events.Event]) -> None:
         for event in heard:
@@ -222,39 +263,38 @@ class JobDriver:
                 }
             self._feed(event)
 
-    def _check_that_somebody_is_left(self) -> None:
-        error = None if self._ended else self._replicas.error_if_none_is_left(self._scheduler.snapshot())
-        if error is not None:
-            raise error
-
     # --- commands become messages ---------------------------------------------------------------------------
 
     def _feed(self, event: events.Event) -> None:
-        for command in self._scheduler.handle(event, self._clock()):
+        now_s = self._clock()
+        came_of_it = self._scheduler.handle(event, now_s)
+        self._observer(now_s, event, came_of_it)
+        for command in came_of_it:
             self._carry_out(command)
 
     def _carry_out(self, command: commands.Command) -> None:
         match command:
             case commands.SendChunk():
                 self._in_flight[command.dispatch] = command.replica
-                piece = self._piece_of(command.start, command.stop)
+                piece = self._rows.piece(command.start, command.stop, command.verdict)
                 self._transport.send(command.replica, command.dispatch, command.job, piece)
             case commands.CommitChunk():
                 self._last_commit_s = self._clock()
-                self._commits.append(
-                    Commit(
-                        replica=command.replica,
-                        start=command.start,
-                        stop=command.stop,
-                        result=self._results[command.dispatch],
-                    )
+                self._rows_done += command.stop - command.start
+                commit = Commit(
+                    replica=command.replica,
+                    start=command.start,
+                    stop=command.stop,
+                    result=self._results[command.dispatch],
                 )
+                self._commits.append(commit)
+                self._rows.count(commit)
             case commands.CancelDispatch():
                 self._transport.cancel(command.replica, command.dispatch)
             case commands.ProbeReplica():
                 self._transport.probe(command.replica)
             case commands.ReleaseReplica():
-                self._replicas.released(command.replica)
+                self.replicas.released(command.replica)
             case commands.WakeAt():
                 self._wake_at_s = command.at_s
             case commands.FinishJob() | commands.FailJob():
@@ -262,23 +302,20 @@ class JobDriver:
             case _:
                 raise AssertionError(f"a job of chunks needs no {command!r}")
 
-    def _progress(self, rows_total: int) -> Progress:
-        began_s = self._replicas.first_ready_s
+    def _progress(self, snapshot: Snapshot, rows_total: int) -> Progress:
+        began_s = self.replicas.first_ready_s
         return Progress(
-            snapshot=self._scheduler.snapshot(),
+            snapshot=snapshot,
             rows_total=rows_total,
-            rows_done=sum(commit.stop - commit.start for commit in self._commits),
+            rows_done=self._rows_done,
             running_s=0.0 if began_s is None else self._clock() - began_s,
-            starting=self._replicas.starting,
+            starting=self.replicas.starting,
+            failures=dict(self.replicas.failures),
         )
 
 
-def _told(failure: commands.FailJob, name_rows: Callable[[int, int], str]) -> str:
+def _told(failure: commands.FailJob, rows: JobRows) -> str:
     """Says which rows a failure was about, where the message does not."""
     if failure.cause is events.FailureCause.INPUT or failure.start is None or failure.stop is None:
         return failure.message
-    return f"{name_rows(failure.start, failure.stop)}: {failure.message}"
-
-
-def _no_piece(start: int, stop: int) -> Any:
-    raise AssertionError(f"rows {start} to {stop} before run()")
+    return f"{rows.name(failure.start, failure.stop)}: {failure.message}"

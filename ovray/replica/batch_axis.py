@@ -46,7 +46,7 @@ def examine(model: ov.Model) -> BatchVerdict:
         >>> x = ops.parameter(ov.PartialShape([-1, 3]), ov.Type.f32)
         >>> examine(ov.Model([ops.relu(x)], [x], "by row")).is_independent
         True
-        >>> examine(ov.Model([ops.softmax(x, axis=0)], [x], "mixed")).reason
+        >>> examine(ov.Model([ops.softmax(x, axis=0)], [x], "mixed")).reason  # doctest: +ELLIPSIS
         "Softmax 'Softmax_...' works along the batch"
     """
     axes = _batch_axes(model)

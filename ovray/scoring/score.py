@@ -7,15 +7,15 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import openvino as ov
 import pandas as pd
 
-from ovray.core.events import JobSubmitted
+from ovray.core.events import MAX_BACKUPS, JobSubmitted, Poison
 from ovray.core.scheduler import Scheduler
-from ovray.devices.records import Plan, ReplicaSpec
-from ovray.driver.job import JOB, JobDriver, Outcome, Progress
+from ovray.devices.records import CoreSharing, Plan, ReplicaSpec
+from ovray.driver.job import JOB, Commit, JobDriver, Outcome, Progress
 from ovray.driver.messages import ReplicaStart
 from ovray.driver.newcomers import upkeep_of
 from ovray.driver.placement import PlacementOptions, place
@@ -29,11 +29,14 @@ from ovray.scoring.batching import BatchSize
 from ovray.scoring.chunk import Chunk, ScoringWork
 from ovray.scoring.dataset import DataSet, name_rows
 from ovray.scoring.done_rows import count
+from ovray.scoring.error_tally import ErrorTally
 from ovray.scoring.files import find_files
 from ovray.scoring.folder_lock import open_folder
 from ovray.scoring.inspection import inspect_all, inspects_here
 from ovray.scoring.job_record import describe_job
+from ovray.scoring.on_error import ErrorOptions, OnError
 from ovray.scoring.preparation import GraphSteps, PerChannel, Size
+from ovray.scoring.recording import Recording, recorded
 from ovray.scoring.reduction import Labels, ResultOptions
 from ovray.scoring.report import ScoreReport
 from ovray.scoring.row_plan import RowOptions, RowPlan, plan_rows
@@ -55,10 +58,14 @@ class ScoreOptions:
     """Says how a data set is to be scored; ``score`` documents each."""
 
     rows: RowOptions = field(default_factory=RowOptions)
+    errors: ErrorOptions = field(default_factory=ErrorOptions)
     config: Mapping[str, str] = field(default_factory=dict)
     limit: int | None = None
     earlier: Earlier = Earlier.KEEP
     commit_every_s: float = 10.0
+    max_backups: int = MAX_BACKUPS
+    #: Where the page about the run goes; ``None`` writes none.
+    report: PathOrUrl | None = None
     placement: PlacementOptions = field(default_factory=PlacementOptions)
     address: str | None = None
 
@@ -72,6 +79,21 @@ class ScoreOptions:
             **self.rows.changing_results,
         }
 
+    @property
+    def as_text(self) -> dict[str, str]:
+        """What was given, by flag, and what always counts."""
+        given = {
+            "--devices": self.placement.devices,
+            "--hint": self.placement.hint.value,
+            "--batch-size": self.rows.batch_size,
+            "--commit-every": f"{self.commit_every_s:g}",
+            "--no-backup": "yes" if self.max_backups == 0 else None,
+            "--share-cores": "yes" if self.placement.sharing is CoreSharing.SHARED else None,
+            "--address": self.address,
+            **self.changing_results,
+        }
+        return {flag: str(value) for flag, value in given.items() if value not in (None, {}, ())}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
@@ -80,10 +102,19 @@ class Stage:
     text: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """Tells a watcher how many rows an earlier run had done, where it had some."""
+
+    rows: int
+    rows_total: int
+
+
 #: Where an earlier run had done every row.
 NOTHING_DONE = (Plan(replicas=()), Outcome(commits=(), run_s=0.0, specs=(), reports={}, failures={}))
 
-Watch = Callable[[Stage | Plan | Progress], None]
+News = Stage | Resumed | Plan | Progress
+Watch = Callable[[News], None]
 
 
 def score(  # noqa: PLR0913 (the public face: every option has its name)
@@ -113,7 +144,11 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
     address: str | None = None,
     limit: int | None = None,
     restart: bool = False,
+    on_error: str = ErrorOptions().on_error.value,
+    max_errors: int | None = None,
     commit_every_s: float = ScoreOptions().commit_every_s,
+    max_backups: int = MAX_BACKUPS,
+    report: PathOrUrl | None = None,
     share_cores: bool = False,
     lease_timeout_s: float = PlacementOptions().lease_timeout_s,
     max_replicas: int | None = None,
@@ -152,7 +187,14 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
         address: ``HOST:PORT`` of a Ray head; ``None`` uses the Ray at hand, or starts one and stops it again.
         limit: scores the first rows only.
         restart: deletes the results that the folder holds, of whatever job, and begins anew.
+        on_error: ``"raise"`` ends the job at the first row that cannot be read, prepared, inferred, finished or
+            written, with an error that names it; ``"record"`` writes such rows to ``_errors`` in ``output``, with
+            ``file``, ``row``, ``stage``, ``message`` and the kept columns, and goes on.
+        max_errors: more rows than this in ``_errors`` end the job; ``None`` allows any number.
         commit_every_s: at least so often each replica completes a part; what a kill costs at most.
+        max_backups: how many copies of the last chunks may run beside the originals, on replicas that have nothing
+            else to do; 0 turns copies off.
+        report: an ``.html`` file for a page about the run: speed over time, what each replica did when, errors.
         share_cores: lets replicas run on cores that others hold.
         lease_timeout_s: seconds to wait for cores that others hold.
         max_replicas: at most so many replicas, those on hosts that join later included; ``None`` is all.
@@ -164,7 +206,7 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
     Raises:
         ConfigError: something that you can mend, also that another driver has the folder or that it holds
             results of another job; nothing was scored and nothing is left behind.
-        DataError: rows could not be read, prepared or written.
+        DataError: rows could not be read, prepared, inferred, finished or written, or more than ``max_errors``.
         ReplicaError: no replica was left.
 
     Example:
@@ -183,10 +225,13 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
             postprocess=None if postprocess is None else find_function("--postprocess", postprocess),
             results=ResultOptions.parse(outputs=outputs, top_k=top_k, argmax=argmax, labels=labels, dtype=dtype),
         ),
+        errors=ErrorOptions.parse(on_error=on_error, max_errors=max_errors),
         config=config or {},
         limit=limit,
         earlier=Earlier.DELETE if restart else Earlier.KEEP,
         commit_every_s=commit_every_s,
+        max_backups=max_backups,
+        report=report,
         placement=PlacementOptions.parse(
             devices=devices,
             hint=hint,
@@ -210,6 +255,18 @@ def run(
     watch: Watch,
 ) -> ScoreReport:
     """Does what ``score`` documents, and tells ``watch`` how it goes."""
+    with recorded(options.report, output) as recording:
+        return _run(model, inputs, output, options, watch, recording)
+
+
+def _run(
+    model: PathOrUrl | ov.Model,
+    inputs: Sequence[PathOrUrl],
+    output: PathOrUrl,
+    options: ScoreOptions,
+    watch: Watch,
+    recording: Recording,
+) -> ScoreReport:
     began_s = time.monotonic()
     _check_numbers(options)
     watch(Stage(text="reading the model and the inputs"))
@@ -218,18 +275,23 @@ def run(
     with ExitStack() as stack:
         if not inspects_here(files):
             stack.enter_context(ray_session(options.address))
-        data = DataSet(inspect_all(files, rows_wanted=options.limit), limit=options.limit)
-        rows = plan_rows(graph, data, options.rows)
+        found = inspect_all(files, rows_wanted=options.limit, on_error=options.errors.on_error)
+        data = DataSet(found, limit=options.limit)
+        rows = plan_rows(graph, data, options.rows, options.errors)
         folder = stack.enter_context(open_folder(output))
         workload = Workload(model=pack(graph), batch_rows=rows.batch_rows)
         job = describe_job(workload.model, data, rows, options.changing_results)
         taken = stack.enter_context(take_up(folder, job, data.rows, options.earlier))
+        _tally(taken, options).check()
         plan, outcome = NOTHING_DONE
+        if taken.done:
+            watch(Resumed(rows=count(taken.done), rows_total=data.rows))
         if taken.missing:
-            plan, outcome = _score(workload, rows, data, taken, options, watch)
+            recording.describe(model, inputs, job, data, taken, options.as_text)
+            plan, outcome = _score(workload, rows, data, taken, options, watch, recording)
         commits = [(commit.start, commit.stop) for commit in outcome.commits]
-        settle_folder(taken.folder, [*taken.done, *commits], data.rows)
-    return _report(plan, outcome, taken, time.monotonic() - began_s)
+        errors = settle_folder(taken.folder, [*taken.done, *commits], data.rows)
+    return _report(plan, outcome, taken, errors, time.monotonic() - began_s)
 
 
 def _check_numbers(options: ScoreOptions) -> None:
@@ -240,17 +302,26 @@ def _check_numbers(options: ScoreOptions) -> None:
         raise ConfigError(f"--batch-size {batch_size!r}: give a whole number from 1, or auto")
     if not options.commit_every_s > 0:
         raise ConfigError(f"--commit-every {options.commit_every_s:g}: give seconds, more than 0")
+    if not isinstance(options.max_backups, int) or options.max_backups < 0:
+        raise ConfigError(f"max_backups={options.max_backups!r}: give a number of copies, 0 for none")
 
 
-def _score(
-    workload: Workload, rows: RowPlan, data: DataSet, taken: TakenUp, options: ScoreOptions, watch: Watch
+def _score(  # noqa: PLR0913 (what the run has found out so far)
+    workload: Workload,
+    rows: RowPlan,
+    data: DataSet,
+    taken: TakenUp,
+    options: ScoreOptions,
+    watch: Watch,
+    recording: Recording,
 ) -> tuple[Plan, Outcome]:
     """Starts replicas and has the missing rows done."""
+    tally = _tally(taken, options)
     watch(Stage(text="connecting to Ray"))
     with ray_session(options.address):
         watch(Stage(text="placing replicas"))
         placed = place(options.placement)
-        plan = placed.plan
+        plan = recording.plan = placed.plan
         watch(plan)
         inbox: Inbox = Inbox()
         transport = RayTransport(
@@ -258,13 +329,10 @@ def _score(
             owner=f"ovray score to {taken.folder.name}, driver pid {os.getpid()}",
             lease_timeout_s=options.placement.lease_timeout_s,
         )
-        transport.put(workload, ScoringWork(rows=rows, folder=taken.folder))
+        transport.put(workload, ScoringWork(rows=rows, folder=taken.folder, errors=options.errors))
 
         def start_of(spec: ReplicaSpec) -> ReplicaStart:
             return ReplicaStart(spec=spec, properties=compile_properties(spec, options.config))
-
-        def piece_of(start: int, stop: int) -> Chunk:
-            return Chunk(start=start, stop=stop, slices=data.slices(start, stop))
 
         job = JobSubmitted(
             job=JOB,
@@ -273,19 +341,41 @@ def _score(
             min_chunk_rows=rows.batch_rows,
             max_chunk_rows=rows.max_chunk_rows,
             max_chunk_s=CHUNK_SHARE * options.commit_every_s,
+            max_backups=options.max_backups,
+            poison=Poison.PUT_ASIDE if options.errors.on_error is OnError.RECORD else Poison.FAIL,
         )
         upkeep = upkeep_of(options.placement, placed.found, start_of, inbox)
-        driver = JobDriver(Scheduler(), transport, inbox, upkeep=upkeep)
-        return plan, driver.run(
-            map(start_of, plan.replicas),
-            job,
-            piece_of,
-            watch,
-            lambda start, stop: name_rows(data.slices(start, stop)),
-        )
+        driver = JobDriver(Scheduler(), transport, inbox, observer=recording.journal.note, upkeep=upkeep)
+        recording.replicas = driver.replicas
+
+        def watch_errors(news: Progress) -> None:
+            watch(replace(news, errors=tally.count))
+
+        return plan, driver.run(map(start_of, plan.replicas), job, _JobRows(data, tally), watch_errors)
 
 
-def _report(plan: Plan, outcome: Outcome, taken: TakenUp, seconds: float) -> ScoreReport:
+@dataclass(frozen=True, slots=True)
+class _JobRows:
+    """Is what the driver asks about the rows of a data set; see ``driver.job.JobRows``."""
+
+    data: DataSet
+    tally: ErrorTally
+
+    def piece(self, start: int, stop: int, verdict: str | None) -> Chunk:
+        return Chunk(start=start, stop=stop, slices=self.data.slices(start, stop), verdict=verdict)
+
+    def name(self, start: int, stop: int) -> str:
+        return name_rows(self.data.slices(start, stop))
+
+    def count(self, commit: Commit) -> None:
+        self.tally.add(commit.result.errors, commit.result.first_error)
+
+
+def _tally(taken: TakenUp, options: ScoreOptions) -> ErrorTally:
+    return ErrorTally(count=taken.errors, first=taken.first_error, most=options.errors.max_errors)
+
+
+def _report(plan: Plan, outcome: Outcome, taken: TakenUp, errors: int, seconds: float) -> ScoreReport:
     table = pd.DataFrame(
         [_replica_row(spec, outcome) for spec in outcome.specs if spec.id in outcome.reports],
         columns=list(REPLICA_COLUMNS),
@@ -293,13 +383,14 @@ def _report(plan: Plan, outcome: Outcome, taken: TakenUp, seconds: float) -> Sco
     failures = tuple(
         f"{replica} did not take part to the end: {error}" for replica, error in outcome.failures.items()
     )
-    rows, resumed_rows = count(taken.missing), count(taken.done)
+    resumed_rows = count(taken.done) - taken.errors
+    rows = count(taken.missing) - (errors - taken.errors)
     return ScoreReport(
         rows=resumed_rows + rows,
         seconds=seconds,
         run_seconds=outcome.run_s,
         rows_per_s=rows / outcome.run_s if outcome.run_s > 0 else 0.0,
-        errors=0,
+        errors=errors,
         resumed_rows=resumed_rows,
         output=taken.folder.name,
         replicas=table,

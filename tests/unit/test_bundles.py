@@ -16,7 +16,7 @@ from ovray.driver.calls import Ended
 from ovray.driver.pool import Carriage, RequestPool
 from ovray.driver.room import Room
 from ovray.driver.transport import Inbox
-from ovray.errors import DataError
+from ovray.errors import DataError, ReplicaError
 from tests.unit.answering_transport import AnsweringTransport, a_report
 from tests.unit.test_request_pool import some_starts
 
@@ -129,6 +129,24 @@ def test_an_input_that_is_to_blame_does_not_speak_for_those_beside_it() -> None:
     assert 32 in serving.sent_rows()
     (ended,) = serving.ends.pop(17)
     assert isinstance(ended.error, DataError)
+    for number in serving.ends:
+        serving.check(number, float(number))
+
+
+def test_poison_ends_with_its_own_error_after_as_many_replicas_as_it_would_take_alone() -> None:
+    serving = _Serving(6)
+    serving.wait_for_rule()
+    serving.transport.poison = 17.0
+
+    serving.ask_together([float(number) for number in range(40)])
+    assert serving.pool.drain(WAIT_S)
+    losses = serving.pool.snapshot().scheduler.counters["losses"]
+    serving.pool.close()
+
+    (ended,) = serving.ends.pop(17)
+    assert isinstance(ended.error, ReplicaError)
+    assert "poison" in str(ended.error)
+    assert losses == 3
     for number in serving.ends:
         serving.check(number, float(number))
 

@@ -12,6 +12,7 @@ from openvino import opset13 as ops
 from ovray.replica.model import pack, reshape
 from ovray.scoring.fingerprint import fingerprint
 from ovray.scoring.job_record import InputStamp, JobRecord, describe_job
+from ovray.scoring.on_error import ErrorOptions
 from ovray.scoring.preparation import GraphSteps
 from ovray.scoring.reduction import ResultOptions
 from ovray.scoring.row_plan import RowOptions, plan_rows
@@ -37,7 +38,7 @@ def a_linear_model(*, weight: float = 1.0, rows: int = -1) -> ov.Model:
 
 def describe(folder: Path, model: ov.Model, **options: object) -> JobRecord:
     data = a_data_set(folder / "a.parquet")
-    rows = plan_rows(model, data, RowOptions(batch_size=2))
+    rows = plan_rows(model, data, RowOptions(batch_size=2), ErrorOptions())
     return describe_job(pack(model), data, rows, options)
 
 

@@ -69,7 +69,7 @@ class _Ends:
         return self.links[0]
 
     def _connect(self, connection: socket.socket) -> None:
-        self.links.append(LocalLink(REPLICA, connection, self.mailbox, self.arena))
+        self.links.append(LocalLink(REPLICA, 0, connection, self.mailbox, self.arena))
 
     def until(self, condition: Callable[[], bool]) -> None:
         end_s = time.monotonic() + WAIT_S
@@ -145,7 +145,7 @@ def test_nothing_of_the_doorway_is_left(ends: _Ends) -> None:
 def test_a_replica_that_hangs_up_is_gone_once() -> None:
     mailbox, arena = Mailbox(), Arena(1 << 20)
     near, far = socket.socketpair(socket.AF_UNIX)
-    link = LocalLink(REPLICA, near, mailbox, arena)
+    link = LocalLink(REPLICA, 0, near, mailbox, arena)
     far.close()
 
     notes = mailbox.get_all(WAIT_S)
@@ -160,7 +160,7 @@ def test_a_replica_that_hangs_up_is_gone_once() -> None:
 def test_a_peer_that_talks_nonsense_is_hung_up_on() -> None:
     mailbox, arena = Mailbox(), Arena(1 << 20)
     near, far = socket.socketpair(socket.AF_UNIX)
-    LocalLink(REPLICA, near, mailbox, arena)
+    LocalLink(REPLICA, 0, near, mailbox, arena)
     far.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
     (note,) = mailbox.get_all(WAIT_S)
