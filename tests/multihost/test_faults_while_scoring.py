@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.multihost import memory_limit, table, user_functions
@@ -305,9 +306,32 @@ def test_a_row_that_kills_its_process_is_found_and_named(cluster: Cluster, job: 
     table.rows.append(rows)
 
 
+def test_a_row_that_kills_its_process_is_put_on_record_and_all_others_are_scored(
+    cluster: Cluster, job: JobOnHosts
+) -> None:
+    poisoned = replace(
+        job,
+        devices=FAST_DEVICES,
+        preprocess="tests.multihost.user_functions:with_poison",
+        on_error="record",
+    )
+    with ScoringLoad(cluster, poisoned) as load:
+        count = load.finish()
+        losses = load.standings()[-1].counters["losses"]
+
+    missing = {*range(ROWS)} - {*pq.read_table(job.output, columns=["number"]).column("number").to_pylist()}
+    assert missing == {user_functions.POISON_ROW}
+    assert (count.report["errors"], count.twice) == (1, 0)
+    good = replace(count, lost=count.lost - 1)
+    goes_on = f"{losses} replicas died; the row is in _errors/"
+    put_down("a poison row, --on-error record", load, good, goes_on, "0 of the good, one error")
+
+
 def test_a_host_that_joins_gets_replicas(cluster: Cluster, job: JobOnHosts) -> None:
     cluster.set_up(HOSTS[:2])
-    on_cpus = replace(job, devices="w*/CPU", preprocess="tests.multihost.user_functions:with_leisure")
+    # Short parts, since the first ones are cut by the rate of a warm-up that knew of no leisure.
+    leisurely = "tests.multihost.user_functions:with_leisure"
+    on_cpus = replace(job, devices="w*/CPU", preprocess=leisurely, commit_every_s=0.02)
     with ScoringLoad(cluster, on_cpus) as load:
         wait_until_all_work(load, hosts=2)
 

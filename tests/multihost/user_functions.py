@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Columns = dict[str, NDArray[Any]]
 
 #: For each row; a replica has two threads that take it.
-LEISURE_S = 0.005
+LEISURE_S = 0.003
 
 #: The row that no process survives.
 POISON_ROW = 4_321
