@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ovray.cli.bench import bench
 from ovray.cli.demo import demo
 from ovray.cli.devices import devices
 from ovray.cli.doctor import doctor
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="OpenVINO inference over every device of a Ray cluster.",
 )
-for command in (score, demo, plan, simulate, devices, doctor):
+for command in (score, demo, bench, plan, simulate, devices, doctor):
     app.command(epilog=_EPILOG)(command)
 
 
