@@ -13,15 +13,18 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from enum import Enum
 from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 from rich.table import Table
 
 from ovray.cli.printing import standard_output
+
+T = TypeVar("T")
 
 ROUNDS = 5
 
@@ -51,6 +54,16 @@ class Wanted:
         return " ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
 
 
+class By(Enum):
+    """Says how two sides are compared; what is said of ratios in here goes for differences, too."""
+
+    RATIO = "ratio"
+    DIFFERENCE = "difference"  # ours less theirs
+
+    def __call__(self, ours: float, theirs: float) -> float:
+        return ours / theirs if self is By.RATIO else ours - theirs
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """Asks for the ratio of one side to the best of some others.
@@ -62,6 +75,7 @@ class Verdict:
     ours: str
     others: tuple[str, ...]
     wanted: Wanted
+    by: By = By.RATIO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +87,30 @@ class Race:
     unit: str
     sides: Mapping[str, Callable[[], float]]
     verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """Is one of several numbers that are measured of some work."""
+
+    name: str
+    unit: str
+    verdicts: tuple[Verdict, ...]
+
+
+#: What one process measured: numbers by the name of the figure and of the side.
+Measured = Mapping[tuple[str, str], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """Is some work, and the processes that do it: each starts once a round and measures several figures."""
+
+    name: str
+    processes: Mapping[str, Callable[[], Measured]]
+    figures: tuple[Figure, ...]
+    #: Fewer than are asked for, where a round takes very long.
+    most_rounds: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +128,7 @@ class Ratio:
     highest: float
     wanted: str
     is_reached: bool
+    by: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +167,37 @@ def run(race: Race, rounds: int, say: Callable[[str], None] = print) -> Outcome:
     )
 
 
+def run_contest(contest: Contest, rounds: int, say: Callable[[str], None] = print) -> list[Outcome]:
+    """Has every process measure in turn, round by round; gives an outcome for each figure."""
+    rounds = min(rounds, contest.most_rounds or rounds)
+    found: list[dict[tuple[str, str], float]] = []
+    for number in range(rounds):
+        found.append({})
+        for name, measure in contest.processes.items():
+            try:
+                found[-1].update(measure())
+            except SideError as error:
+                say(f"{contest.name}, round {number + 1}: {name}: {error}")
+        for (figure, side), value in found[-1].items():
+            say(f"{contest.name}, round {number + 1}: {figure}: {side}: {value:,.4g}")
+    return [_outcome(contest.name, figure, found) for figure in contest.figures]
+
+
+def _outcome(race: str, figure: Figure, found: Sequence[Measured]) -> Outcome:
+    judged = [name for verdict in figure.verdicts for name in (verdict.ours, *verdict.others)]
+    others = [side for one in found for name, side in one if name == figure.name]
+    measured = {
+        side: [one.get((figure.name, side)) for one in found] for side in dict.fromkeys([*judged, *others])
+    }
+    ratios = (_judge(verdict, figure.unit, measured) for verdict in figure.verdicts)
+    return Outcome(
+        race=f"{race}, {figure.name}",
+        unit=figure.unit,
+        rounds=measured,
+        ratios=tuple(ratio for ratio in ratios if ratio is not None),
+    )
+
+
 def _judge(verdict: Verdict, unit: str, measured: Mapping[str, Sequence[float | None]]) -> Ratio | None:
     medians = {
         name: statistics.median(found)
@@ -140,7 +210,7 @@ def _judge(verdict: Verdict, unit: str, measured: Mapping[str, Sequence[float | 
     best = max if verdict.wanted.at_least is not None else min
     against = best(others, key=lambda name: others[name])
     pairs = zip(measured[verdict.ours], measured[against], strict=True)
-    ratios = [ours / theirs for ours, theirs in pairs if ours is not None and theirs is not None]
+    ratios = [verdict.by(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
     if not ratios:
         return None
     ratio = statistics.median(ratios)
@@ -155,19 +225,20 @@ def _judge(verdict: Verdict, unit: str, measured: Mapping[str, Sequence[float | 
         highest=max(ratios),
         wanted=str(verdict.wanted),
         is_reached=verdict.wanted.holds(ratio),
+        by=verdict.by.value,
     )
 
 
 def print_table(outcomes: Sequence[Outcome]) -> None:
     """Prints one line for each ratio."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("case", "ours", "theirs", "unit", "ratio", "lowest", "highest", "wanted", "", "against"):
+    for heading in ("case", "ours", "theirs", "unit", "by", "ratio", "lowest", "highest", "wanted", "", "against"):
         is_number = heading in ("ours", "theirs", "ratio", "lowest", "highest", "wanted")
         table.add_column(heading, justify="right" if is_number else "left", no_wrap=True)
     for ratio in (ratio for outcome in outcomes for ratio in outcome.ratios):
         table.add_row(
             ratio.name,
-            *(f"{ratio.ours:,.4g}", f"{ratio.theirs:,.4g}", ratio.unit),
+            *(f"{ratio.ours:,.4g}", f"{ratio.theirs:,.4g}", ratio.unit, ratio.by),
             *(f"{number:.3f}" for number in (ratio.ratio, ratio.lowest, ratio.highest)),
             *(ratio.wanted, "reached" if ratio.is_reached else "missed", ratio.against),
         )
@@ -198,17 +269,20 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def run_all(races: Sequence[Race], options: argparse.Namespace) -> list[Outcome]:
+def run_all(races: Sequence[Race | Contest], options: argparse.Namespace) -> list[Outcome]:
     """Runs the races that are wanted, prints the table, and writes the file."""
     rounds = options.rounds or (1 if options.quick else ROUNDS)
-    outcomes = [run(race, rounds) for race in races if options.only in race.name]
+    outcomes: list[Outcome] = []
+    for race in races:
+        if options.only in race.name:
+            outcomes += [run(race, rounds)] if isinstance(race, Race) else run_contest(race, rounds)
     print_table(outcomes)
     if options.json:
         write_json(outcomes, options.json)
     return outcomes
 
 
-def in_a_new_process(measure: Callable[..., float], *arguments: Any, timeout_s: float = TIMEOUT_S) -> float:
+def in_a_new_process(measure: Callable[..., T], *arguments: Any, timeout_s: float = TIMEOUT_S) -> T:
     """Measures in a process that has done nothing else; ends it, and what it started, if it takes too long.
 
     Raises SideError where it did, or failed.
@@ -222,23 +296,30 @@ def in_a_new_process(measure: Callable[..., float], *arguments: Any, timeout_s: 
     try:
         if not mine.poll(timeout_s):
             raise SideError(f"not done after {timeout_s:g} s")
-        answer = mine.recv()
+        answer: T | _Failure = mine.recv()
         patience_s = END_TIMEOUT_S
     except EOFError:
         raise SideError("its process ended without a word") from None
     finally:
         _end(process.pid, patience_s)
         process.join()
-    if isinstance(answer, str):
-        raise SideError(answer)
-    return float(answer)
+    if isinstance(answer, _Failure):
+        raise SideError(answer.text)
+    return answer
 
 
-def _answer(to: Connection, measure: Callable[..., float], arguments: tuple[Any, ...]) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Failure:
+    """Is what a process sends that could not measure."""
+
+    text: str
+
+
+def _answer(to: Connection, measure: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     try:
         to.send(measure(*arguments))
     except Exception as error:  # noqa: BLE001 (it is told to the one who asked)
-        to.send(f"{type(error).__name__}: {error}")
+        to.send(_Failure(text=f"{type(error).__name__}: {error}"))
 
 
 def _end(pid: int | None, patience_s: float) -> None:

@@ -29,8 +29,8 @@ class Work:
     script_batch_rows: int
 
 
-def an_mlp(folder: Path, rows: int) -> Work:
-    """Makes 32-64-64-1 with an open batch, and rows of 32 float32."""
+def a_perceptron() -> ov.Model:
+    """Makes 32-64-64-1, ``x`` float32[n, 32] in and ``y`` float32[n, 1] out."""
     chance = np.random.default_rng(0)
     data = ops.parameter([-1, 32], np.float32, name="x")
     layer = data
@@ -39,8 +39,14 @@ def an_mlp(folder: Path, rows: int) -> Work:
         layer = ops.matmul(layer, weights.astype(np.float32), False, False)
         layer = ops.relu(layer) if outputs > 1 else layer
     layer.output(0).set_names({"y"})
+    return ov.Model([layer], [data], "mlp")
+
+
+def an_mlp(folder: Path, rows: int) -> Work:
+    """Makes 32-64-64-1 with an open batch, and rows of 32 float32."""
+    chance = np.random.default_rng(1)
     model = folder / f"mlp-{rows}.xml"
-    ov.save_model(ov.Model([layer], [data], "mlp"), model, compress_to_fp16=False)
+    ov.save_model(a_perceptron(), model, compress_to_fp16=False)
 
     def values(count: int) -> Any:
         return chance.standard_normal(count * 32, dtype=np.float32)

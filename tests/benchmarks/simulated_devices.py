@@ -1,0 +1,70 @@
+"""Requests to devices that one does not have: many of unequal speed, and what more of them cost the driver."""
+
+import os
+import time
+from collections.abc import Mapping
+
+import ray
+
+import ovray
+from tests.benchmarks.comparison import Measured
+from tests.benchmarks.face_script import saturated_rate, throughput
+from tests.benchmarks.request_works import RequestWork
+
+#: 50 devices of 1 to 20 ms a request: count by milliseconds.  The slow half gives a sixth of the whole.
+UNEQUAL: Mapping[int, int] = {1: 1, 5: 9, 10: 20, 20: 20}
+
+#: Requests per second of all devices together where the driver's CPU is measured: few enough for a small machine.
+_EQUAL_RATE_PER_S = 1000
+
+_READY_TIMEOUT_S = 600.0
+
+
+def figures_of_unequal(work: RequestWork, seconds: float) -> Measured:
+    """Measures devices of unequal speed together, beside the plain sum of what they are."""
+    devices = ",".join(f"SIM*{count}?ms={ms}" for ms, count in UNEQUAL.items())
+    with _compiled(work, devices, sum(UNEQUAL.values())) as compiled:
+        rate = saturated_rate(ovray, compiled, work.inputs(), seconds)
+    ray.shutdown()
+    return {
+        ("saturation", "together"): rate,
+        ("saturation", "plain sum"): sum(count * 1000 / ms for ms, count in UNEQUAL.items()),
+    }
+
+
+def figures_of_growth(work: RequestWork, few: int, many: int, seconds: float) -> Measured:
+    """Measures the driver's CPU time a request over few devices and over many; both give the same rate."""
+    found = {}
+    for count in (few, many):
+        devices = f"SIM*{count}?ms={count * 1000 // _EQUAL_RATE_PER_S}"
+        with _compiled(work, devices, count) as compiled:
+            found["driver CPU", f"{count} replicas"] = _cpu_us_a_request(compiled, work, seconds)
+    ray.shutdown()
+    return found
+
+
+def _compiled(work: RequestWork, devices: str, replicas: int) -> ovray.CompiledModel:
+    """Compiles, and waits until every replica is ready."""
+    if not ray.is_initialized():
+        ray.init(address="local", include_dashboard=False, log_to_driver=False)
+    compiled = throughput(ovray, str(work.model), devices)
+    end_s = time.monotonic() + _READY_TIMEOUT_S
+    while sum(replica.state == "ready" for replica in compiled.replicas) < replicas:
+        if time.monotonic() > end_s:
+            raise TimeoutError(f"of {replicas} replicas, some were not ready after {_READY_TIMEOUT_S:g} s")
+        time.sleep(0.2)
+    return compiled  # type: ignore[no-any-return]
+
+
+def _cpu_us_a_request(compiled: ovray.CompiledModel, work: RequestWork, seconds: float) -> float:
+    inputs = work.inputs()
+    saturated_rate(ovray, compiled, inputs, seconds / 4)
+    began, began_s = os.times(), time.perf_counter()
+    count = 0
+    queue = ovray.AsyncInferQueue(compiled)
+    while time.perf_counter() - began_s < seconds:
+        queue.start_async(inputs[count % len(inputs)])
+        count += 1
+    queue.wait_all()
+    ended = os.times()
+    return 1e6 * (ended.user + ended.system - began.user - began.system) / count
