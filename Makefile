@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test bench lint clean
+.PHONY: install demo test bench bench-quick lint clean
 
 install: $(STAMP)
 
@@ -23,7 +23,13 @@ test: install
 # Nothing else should run meanwhile: both sides of a ratio need every core.
 bench: install
 	$(BIN)/python -m tests.benchmarks.scheduler_cost
+	$(BIN)/python -m tests.benchmarks.requests --json build/bench-requests.json
 	$(BIN)/python -m tests.benchmarks.scoring --json build/bench-scoring.json
+
+# Shows that all of it works, and no more.
+bench-quick: install
+	$(BIN)/python -m tests.benchmarks.requests --quick --json build/bench-requests-quick.json
+	$(BIN)/python -m tests.benchmarks.scoring --quick --json build/bench-scoring-quick.json
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""What one would write with Ray alone: an actor for each core and one call a request, an ActorPool, a Serve handle."""
+"""What one would write with Ray alone: one call of an actor a request, an ActorPool, a Serve handle."""
 
 import itertools
 import os

@@ -1,9 +1,9 @@
 """What requests must reach, as ratios: against OpenVINO in one process, against what one writes with Ray alone,
 against the plain sum of the devices, and against itself with fewer replicas.
 
-``python -m tests.benchmarks.requests`` has every contender measure in turn, round by round; ``--quick`` takes about
-two minutes and shows no more than that all of it works.  Every contender has all cores of this process.  Nothing
-else should run meanwhile.
+``python -m tests.benchmarks.requests`` has every contender measure in turn, round by round; ``--quick`` takes
+about two minutes and shows no more than that all of it works.  Every contender has all cores of this process.
+Nothing else should run meanwhile.
 """
 
 import importlib
@@ -22,6 +22,7 @@ import ovray
 from tests.benchmarks import face_script
 from tests.benchmarks.by_hand import figures_of_ray, figures_of_serve
 from tests.benchmarks.comparison import (
+    TIMEOUT_S,
     By,
     Contest,
     Figure,
@@ -41,6 +42,9 @@ FUTURES = "ovray, map"
 
 #: Load of arrivals at random, in percent of what one process can do.
 LOADS = (50, 80)
+
+#: One process takes a minute where nothing else runs.
+_TIMEOUT_S = 180.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +132,8 @@ class Bench:
             others=(f"{few} replicas",),
             wanted=Wanted(at_most=1.3),
         )
-        measure = self._process(figures_of_growth, self._mlp, few, many, self._sizes.simulated_seconds)
+        seconds = self._sizes.simulated_seconds
+        measure = self._process(figures_of_growth, self._mlp, few, many, seconds, timeout_s=TIMEOUT_S)
         return Contest(
             name="growth",
             processes={"ovray": measure},
@@ -190,8 +195,10 @@ class Bench:
 
         return {IN_PROCESS: side("openvino", IN_PROCESS), OVRAY: side("ovray", OVRAY)}
 
-    def _process(self, measure: Callable[..., Measured], *its: Any) -> Callable[[], Measured]:
-        return lambda: in_a_new_process(measure, *its)
+    def _process(
+        self, measure: Callable[..., Measured], *its: Any, timeout_s: float = _TIMEOUT_S
+    ) -> Callable[[], Measured]:
+        return lambda: in_a_new_process(measure, *its, timeout_s=timeout_s)
 
 
 class _Rate:
