@@ -7,7 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.comparison import Race, SideError, Verdict, Wanted, in_a_new_process, run, write_json
+from tests.benchmarks.comparison import (
+    By,
+    Contest,
+    Figure,
+    Measured,
+    Race,
+    SideError,
+    Verdict,
+    Wanted,
+    in_a_new_process,
+    run,
+    run_contest,
+    write_json,
+)
 
 
 def a_race(order: list[str], wanted: Wanted, **rounds: list[float | None]) -> Race:
@@ -91,3 +104,37 @@ def test_each_measurement_has_a_process_of_its_own_that_may_fail_or_hang() -> No
     ):
         with pytest.raises(SideError, match=says):
             in_a_new_process(measure, *arguments, timeout_s=30.0 if measure is not hang else 0.5)
+
+
+def test_a_process_gives_several_figures_and_each_is_judged_by_rounds() -> None:
+    rounds = iter([(10.0, 3.0), (30.0, 5.0)])
+
+    def ours() -> Measured:
+        rate, wait = next(rounds)
+        return {("rate", "ours"): rate, ("wait", "ours"): wait}
+
+    def theirs() -> Measured:
+        return {("rate", "theirs"): 10.0, ("wait", "theirs"): 2.0}
+
+    def broken() -> Measured:
+        raise SideError("not done")
+
+    others = ("theirs", "broken")
+    rate = Verdict(name="rate", ours="ours", others=others, wanted=Wanted(at_least=2.0))
+    wait = Verdict(name="wait", ours="ours", others=others, wanted=Wanted(at_most=1.5), by=By.DIFFERENCE)
+    contest = Contest(
+        name="contest",
+        processes={"ours": ours, "theirs": theirs, "broken": broken},
+        figures=(
+            Figure(name="rate", unit="1/s", verdicts=(rate,)),
+            Figure(name="wait", unit="ms", verdicts=(wait,)),
+        ),
+        most_rounds=2,
+    )
+
+    rates, waits = run_contest(contest, rounds=5, say=lambda text: None)
+
+    assert (rates.race, waits.race) == ("contest, rate", "contest, wait")
+    assert rates.rounds == {"ours": [10.0, 30.0], "theirs": [10.0, 10.0], "broken": [None, None]}
+    assert [(ratio.ratio, ratio.is_reached) for ratio in rates.ratios] == [(2.0, True)]
+    assert [(ratio.ratio, ratio.lowest, ratio.is_reached) for ratio in waits.ratios] == [(2.0, 1.0, False)]
