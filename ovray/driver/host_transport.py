@@ -7,6 +7,7 @@ above notices but by the clock.
 import logging
 import socket
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import ray
@@ -75,6 +76,9 @@ class HostTransport:
 
     def probe(self, replica: ReplicaId) -> None:
         self._ray.probe(replica)
+
+    def ask(self, replica: ReplicaId, question: str, *arguments: Any) -> Future[Any]:
+        return self._ray.ask(replica, question, *arguments)
 
     def stop(self, replica: ReplicaId) -> None:
         self._close_door(replica)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ovray.core import events
 from ovray.core.ids import ReplicaId, RequestId
+from ovray.core.ledger import ReplicaState
 from ovray.core.scheduler import Scheduler
 from ovray.core.snapshot import Snapshot
 from ovray.devices.records import ReplicaSpec
@@ -234,6 +235,25 @@ class RequestPool:
         order = tuple(devices)
         self._on_driver_thread(lambda: self._loop.feed(events.PrioritiesChanged(devices=order)))
 
+    def read_property(self, name: str) -> Any:
+        """Asks the first replica that is ready for a property of its compiled model.
+
+        Raises:
+            ConfigError: its device has no such property.
+            ReplicaError: the pool is closed or broken, or the replica did not answer.
+        """
+        return self._ask_a_replica("read_property", name)
+
+    def export_model(self) -> bytes:
+        """Has the first replica that is ready export its compiled model.
+
+        Raises:
+            ConfigError: its device cannot.
+            ReplicaError: the pool is closed or broken, or the replica did not answer.
+        """
+        exported: bytes = self._ask_a_replica("export_model")
+        return exported
+
     def drain(self, timeout_s: float) -> bool:
         """Waits until every request that was taken has ended; says whether they did in time."""
         return self._room.wait_empty(timeout_s)
@@ -259,6 +279,18 @@ class RequestPool:
                 "this process was forked from the one that compiled the model, and its replicas answer only there;"
                 " compile in the child, or start it with the 'spawn' method of multiprocessing"
             )
+
+    def _ask_a_replica(self, question: str, *arguments: Any) -> Any:
+        def ask() -> Future[Any]:
+            for standing in self._loop.snapshot().replicas:
+                if standing.state is ReplicaState.READY:
+                    return self._transport.ask(standing.id, question, *arguments)
+            raise ReplicaError(f"no replica is ready to be asked for {question}; ask again when one is")
+
+        try:
+            return self._on_driver_thread(ask).result(ANSWER_TIMEOUT_S)
+        except AnswerTimeoutError as error:
+            raise ReplicaError(f"no replica answered {question} within {ANSWER_TIMEOUT_S:g} s") from error
 
     def _on_driver_thread(self, do: Callable[[], T]) -> T:
         self.check_open()

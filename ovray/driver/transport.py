@@ -82,6 +82,10 @@ class Transport(Protocol):
         """Asks for one inference: ``ProbePassed``, ``ProbeRefused`` or ``Gone``."""
         ...
 
+    def ask(self, replica: ReplicaId, question: str, *arguments: Any) -> Future[Any]:
+        """Calls a method of a replica that changes nothing; its errors are those of the future."""
+        ...
+
     def stop(self, replica: ReplicaId) -> None:
         """Ends the process of a replica."""
         ...
@@ -184,6 +188,19 @@ class RayTransport:
         actor = self._actors.get(replica)
         if actor is not None:
             self._watch(actor.cancel.remote(dispatch, self._client), lambda _: None)
+
+    def ask(self, replica: ReplicaId, question: str, *arguments: Any) -> Future[Any]:
+        asked: Future[Any] = Future()
+
+        def on_answer(answer: Future[Any]) -> None:
+            error = _error_of(answer)
+            if error is None:
+                asked.set_result(answer.result())
+            else:
+                asked.set_exception(error)
+
+        self._watch(getattr(self._actors[replica], question).remote(*arguments), on_answer)
+        return asked
 
     def connect(self, replica: ReplicaId, path: str, on_error: Callable[[Exception], None]) -> None:
         """Has a replica connect to a socket of its host; if it cannot, tells ``on_error`` on a thread of Ray's."""

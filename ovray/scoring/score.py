@@ -87,6 +87,8 @@ class ScoreOptions:
             "--hint": self.placement.hint.value,
             "--batch-size": self.rows.batch_size,
             "--commit-every": f"{self.commit_every_s:g}",
+            "--on-error": self.errors.on_error.value,
+            "--max-errors": self.errors.max_errors,
             "--no-backup": "yes" if self.max_backups == 0 else None,
             "--share-cores": "yes" if self.placement.sharing is CoreSharing.SHARED else None,
             "--address": self.address,
@@ -346,7 +348,7 @@ def _score(  # noqa: PLR0913 (what the run has found out so far)
         )
         upkeep = upkeep_of(options.placement, placed.found, start_of, inbox)
         driver = JobDriver(Scheduler(), transport, inbox, observer=recording.journal.note, upkeep=upkeep)
-        recording.replicas = driver.replicas
+        recording.replicas, recording.tally = driver.replicas, tally
 
         def watch_errors(news: Progress) -> None:
             watch(replace(news, errors=tally.count))

@@ -34,7 +34,7 @@ def seconds_without(work: Work, output: Path, devices: str) -> float:
     for name, stand_in in (
         ("open_folder", _open_folder),
         ("take_up", _take_up),
-        ("settle_folder", lambda folder, ranges, rows: None),
+        ("settle_folder", lambda folder, ranges, rows: 0),
         ("ScoringWork", _PlainWork),
     ):
         setattr(score, name, stand_in)

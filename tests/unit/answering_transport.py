@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,9 @@ class AnsweringTransport:
 
     def probe(self, replica: ReplicaId) -> None:
         return
+
+    def ask(self, replica: ReplicaId, question: str, *arguments: Any) -> Future[Any]:
+        raise AssertionError("nobody asks")
 
     def stop(self, replica: ReplicaId) -> None:
         mail = self._mail.pop(replica, None)

@@ -74,7 +74,7 @@ class TestPage:
         page = Page(write_page(facts_of(a_story(NAMES, 3_000), NAMES, 3_000)))
 
         assert page.reaches_for == []
-        assert "3,000 rows scored, of 3,000; 50 were done before" in page.text
+        assert "3,000 rows done, of 3,000; 50 were done before" in page.text
         for told in (*NAMES, "model.xml", "features as f32[4]", "2026-03-01 03:12:00 UTC", "SIM*3", "2.0 KiB"):
             assert told in page.text
         for heading in (

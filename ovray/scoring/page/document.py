@@ -75,7 +75,7 @@ def _tiles(facts: PageFacts) -> Markup:
     copies = journal.sendings(Sending.COPY)
     before = f"; {numbers.count(job.resumed_rows)} were done before" if job.resumed_rows else ""
     tiles = [
-        (numbers.count(done), f"rows scored, of {numbers.count(job.rows - job.resumed_rows)}{before}"),
+        (numbers.count(done), f"rows done, of {numbers.count(job.rows - job.resumed_rows)}{before}"),
         (numbers.rate(done / run_s) if run_s else "–", "rows/s on average"),
         (numbers.duration(run_s), "from the first replica ready"),
         (numbers.count(len(journal.lanes)), f"replicas, of {numbers.count(len(facts.plan.replicas))} planned"),
@@ -201,7 +201,11 @@ def _mishaps(facts: PageFacts) -> Markup:
         tag("p", f"{id} did not start: {why}") for id, why in facts.failures.items() if id not in journal.lanes
     ]
     if facts.errors:
-        parts.append(tag("p", f"{numbers.count(facts.errors)} rows could not be scored and were put aside."))
+        first = f" The first: {facts.first_error}" if facts.first_error else ""
+        where = f"{facts.job.output}/_errors"
+        parts.append(
+            tag("p", f"Rows that could not be scored: {numbers.count(facts.errors)}; {where} has them.{first}")
+        )
     if marks:
         parts.append(
             table(("after", "replica", "rows", "what"), [_mishap(span) for span in marks[:MISHAPS_LISTED]])

@@ -61,5 +61,7 @@ class PageFacts:
     journal: Journal
     #: Why replicas that were wanted did not take part, or left.
     failures: Mapping[ReplicaId, str] = field(default_factory=dict)
-    #: Rows that could not be scored and were put aside.
+    #: Rows that could not be scored and were put aside, those of earlier runs too.
     errors: int = 0
+    #: What was wrong with the first of them.
+    first_error: str = ""
