@@ -19,6 +19,7 @@ from ovray.driver.local_link import Doorway, LocalLink
 from ovray.driver.mailbox import Mailbox
 from ovray.driver.messages import Started
 from ovray.driver.transport import RayTransport
+from ovray.errors import OvrayError
 from ovray.replica.envelope import Envelope
 
 _log = logging.getLogger(__name__)
@@ -86,6 +87,9 @@ class HostTransport:
         if link is not None:
             link.close()
         self._ray.stop(replica)
+
+    def explain(self, error: OvrayError) -> OvrayError:
+        return self._ray.explain(error)
 
     def close(self) -> None:
         for replica in [*self._doorways, *self._links]:

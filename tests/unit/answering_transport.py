@@ -17,7 +17,7 @@ from ovray.core.ids import DispatchId, ReplicaId
 from ovray.devices.records import ReplicaSpec
 from ovray.driver.messages import Gone, Replied, Started, StartFailed
 from ovray.driver.transport import Inbox
-from ovray.errors import DataError, ReplicaError
+from ovray.errors import DataError, OvrayError, ReplicaError
 from ovray.replica.engine import BatchVerdict, EngineInfo
 from ovray.replica.envelope import Envelope, Reply, Request
 from ovray.replica.workload import ReplicaReport
@@ -78,6 +78,9 @@ class AnsweringTransport:
         mail = self._mail.pop(replica, None)
         if mail is not None:
             mail.put(None)
+
+    def explain(self, error: OvrayError) -> OvrayError:
+        return error
 
     def close(self) -> None:
         self.is_closed = True
