@@ -1,5 +1,6 @@
 """Pools that several processes share: real drivers, some of them killed, and what becomes of the others."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ovray
 from ovray.core.ledger import ReplicaState
 from ovray.devices.leases import DIRECTORY_VARIABLE, CoreLeases
 from ovray.driver.calls import Ended
@@ -331,3 +333,36 @@ def test_without_a_cluster_there_are_no_pools(tmp_path: Path) -> None:
 
     assert listed.process.returncode == 2
     assert "no Ray runs on this machine" in listed.stderr
+
+
+# --- OpenVINO's face ----------------------------------------------------------------------------------------
+
+ATTACHED_SCRIPT = """
+import sys
+import numpy as np
+import ovray as ov
+
+compiled = ov.attach("faced", address=sys.argv[1])
+print(compiled(np.ones((2, 32), np.float32))["logits"].tolist())
+compiled.close()
+"""
+
+
+def test_a_script_of_another_process_attaches_to_a_model_by_name(address: str) -> None:
+    with ovray.compile_model(
+        a_perceptron(), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}, name="faced", share_cores=True
+    ) as compiled:
+        expected = compiled(np.ones((2, 32), np.float32))["logits"]
+        with running(ATTACHED_SCRIPT, address) as script:
+            printed = script.read_line()
+
+        assert json.loads(printed) == expected.tolist()
+        assert (compiled(np.ones((2, 32), np.float32))["logits"] == expected).all()
+    assert "faced" not in _names()
+
+
+def test_attaching_takes_no_options_that_were_settled_at_the_opening() -> None:
+    with pytest.raises(ConfigError, match="NUM_STREAMS was settled"):
+        ovray.attach("any", {"NUM_STREAMS": 2})
+    with pytest.raises(ConfigError, match="there is no pool 'nobody'"):
+        ovray.attach("nobody")
