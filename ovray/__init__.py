@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ovray.driver.inspection import devices, doctor
     from ovray.driver.planning import plan
     from ovray.scoring.report import ScoreReport
-    from ovray.scoring.score import score
+    from ovray.scoring.score import iter_score, score
 else:
     from ovray import devices
 
@@ -30,6 +30,7 @@ else:
 _FETCHED = {
     "ScoreReport": "ovray.scoring.report",
     "doctor": "ovray.driver.inspection",
+    "iter_score": "ovray.scoring.score",
     "plan": "ovray.driver.planning",
     "score": "ovray.scoring.score",
 }
@@ -45,6 +46,7 @@ __all__ = [
     "ScoreReport",
     "devices",
     "doctor",
+    "iter_score",
     "plan",
     "score",
 ]

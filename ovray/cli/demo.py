@@ -27,7 +27,8 @@ def demo(
     from ovray.cli.printing import standard_output
     from ovray.cli.progress import display, print_report
     from ovray.driver.placement import PlacementOptions
-    from ovray.scoring.score import ScoreOptions, run
+    from ovray.scoring.options import ScoreOptions
+    from ovray.scoring.score import run
 
     placement = PlacementOptions.parse(
         devices=devices,

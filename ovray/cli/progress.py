@@ -20,7 +20,7 @@ from ovray.devices.cpulist import format_cpu_list
 from ovray.devices.records import Plan
 from ovray.driver.job import Progress
 from ovray.scoring.report import ScoreReport
-from ovray.scoring.score import Stage, Watch
+from ovray.scoring.running import Stage, Watch
 
 #: Between lines where no terminal is.
 LINE_EVERY_S = 10.0

@@ -1,5 +1,5 @@
-"""Drives one job from its start to its end, in the caller's thread: the scheduler's commands become messages, the
-replicas' messages become its events.
+"""Drives one job from its start to its end, in one thread: the scheduler's commands become messages, the replicas'
+messages become its events.
 
 May not enter: decisions (core), Ray (transport.py), rows.  Nothing here waits without an end.
 """
@@ -9,7 +9,7 @@ import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ovray.core import commands, events
 from ovray.core.ids import DispatchId, JobId, ReplicaId
@@ -22,6 +22,9 @@ from ovray.errors import DataError
 from ovray.replica.workload import ReplicaReport
 
 JOB = JobId(0)
+
+#: By which replicas know the work that all rows of a job have in common.
+WORK = 0
 
 #: How often the watcher is called and silent replicas are looked for, messages or not.
 TICK_S = 0.25
@@ -65,6 +68,45 @@ class Outcome:
     failures: Mapping[ReplicaId, Exception]
 
 
+class Supply(Protocol):
+    """Says which rows may be scored now: those that there are, and for whose results there is room.
+
+    Each portion is a job to the scheduler; it has several at once, and does them in the order in which they came.
+    """
+
+    def take(self) -> events.JobSubmitted | None:
+        """Returns the next portion, with a number of its own; ``None`` while there is none.  Does not wait."""
+        ...
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Says whether there will be no more."""
+        ...
+
+
+class AllAtOnce:
+    """Is ``Supply`` of rows that are all there, whose results take no room."""
+
+    def __init__(self, job: events.JobSubmitted) -> None:
+        self._left: events.JobSubmitted | None = job
+
+    def take(self) -> events.JobSubmitted | None:
+        job, self._left = self._left, None
+        return job
+
+    @property
+    def is_exhausted(self) -> bool:
+        return self._left is None
+
+
+#: Is given rows ``start`` up to, not including, ``stop`` that are done, and where their results are.
+Deliver = Callable[[int, int, Any], None]
+
+
+def nowhere(start: int, stop: int, rows: Any) -> None:
+    """Is ``Deliver`` where replicas put results away by themselves."""
+
+
 class JobDriver:
     """Runs one job over replicas that it starts and ends."""
 
@@ -80,30 +122,37 @@ class JobDriver:
         self._inbox = inbox
         self._clock = clock
         self._replicas = ReplicaSet(transport, clock)
+        self._supply: Supply = AllAtOnce(events.JobSubmitted(job=JOB, ranges=()))
         self._piece_of: Callable[[int, int], Any] = _no_piece
+        self._deliver: Deliver = nowhere
         #: Sent and not answered.
         self._in_flight: dict[DispatchId, ReplicaId] = {}
-        self._results: dict[DispatchId, Any] = {}
+        self._answers: dict[DispatchId, messages.Answered] = {}
         self._commits: list[Commit] = []
         self._wake_at_s: float | None = None
         #: When to look next for replicas that say nothing, however many others talk.
         self._look_at_s = 0.0
         self._last_commit_s = 0.0
-        self._ended: commands.FinishJob | commands.FailJob | None = None
+        #: Portions of the supply that are not finished.
+        self._open: set[JobId] = set()
+        self._rows_supplied = 0
+        self._failed: commands.FailJob | None = None
 
     def run(
         self,
         replicas: Sequence[ReplicaStart],
-        job: events.JobSubmitted,
+        supply: Supply,
         piece_of: Callable[[int, int], Any],
+        deliver: Deliver,
         watch: Callable[[Progress], None],
     ) -> Outcome:
         """Starts replicas, has every row of a job done, and ends the replicas.
 
         Args:
             replicas: what to start.
-            job: its number must be ``JOB``.
+            supply: the rows; what it raises ends the job.  ``messages.Nudged`` in the inbox has it asked at once.
             piece_of: makes what a replica needs to do rows ``start`` up to, not including, ``stop``.
+            deliver: is given each range of rows once, in the order in which they are done.
             watch: is told how things stand, several times a second.
 
         Raises:
@@ -111,19 +160,18 @@ class JobDriver:
             ReplicaError: no replica is left, or none could start.
             ConfigError: no device could compile the model.
         """
-        self._piece_of = piece_of
-        rows_total = sum(stop - start for start, stop in job.ranges)
+        self._supply, self._piece_of, self._deliver = supply, piece_of, deliver
         try:
             self._replicas.start(replicas)
-            self._feed(job)
-            while self._ended is None:
+            self._submit()
+            while not self._is_over:
                 self._step()
-                watch(self._progress(rows_total))
+                watch(self._progress())
             self._settle()
         finally:
             self._transport.close()
-        if isinstance(self._ended, commands.FailJob):
-            raise DataError(self._ended.message)
+        if self._failed is not None:
+            raise DataError(self._failed.message)
         began_s = self._replicas.first_ready_s
         return Outcome(
             commits=tuple(self._commits),
@@ -131,6 +179,16 @@ class JobDriver:
             reports=self._replicas.reports,
             failures=self._replicas.failures,
         )
+
+    @property
+    def _is_over(self) -> bool:
+        return self._failed is not None or (not self._open and self._supply.is_exhausted)
+
+    def _submit(self) -> None:
+        while (job := self._supply.take()) is not None:
+            self._open.add(job.job)
+            self._rows_supplied += sum(stop - start for start, stop in job.ranges)
+            self._feed(job)
 
     def _step(self) -> None:
         now_s = self._clock()
@@ -143,6 +201,7 @@ class JobDriver:
         if self._wake_at_s is not None and self._clock() >= self._wake_at_s:
             self._wake_at_s = None
             self._feed(events.TimerFired())
+        self._submit()
         self._check_that_somebody_is_left()
 
     def _settle(self) -> None:
@@ -160,9 +219,9 @@ class JobDriver:
         match message:
             case messages.Answered():
                 self._in_flight.pop(message.dispatch, None)
-                self._results[message.dispatch] = message.result
+                self._answers[message.dispatch] = message
                 self._feed(events.Completed(replica=message.replica, dispatch=message.dispatch))
-                self._results.pop(message.dispatch, None)
+                self._answers.pop(message.dispatch, None)
             case messages.Refused():
                 self._in_flight.pop(message.dispatch, None)
                 is_input = isinstance(message.error, DataError)
@@ -171,6 +230,8 @@ class JobDriver:
                 self._feed(
                     events.Failed(replica=message.replica, dispatch=message.dispatch, cause=cause, message=text)
                 )
+            case messages.Nudged():
+                pass  # the supply is asked after every message
             case _:
                 self._feed_life(self._replicas.take(message))
 
@@ -183,7 +244,7 @@ class JobDriver:
             self._feed(event)
 
     def _check_that_somebody_is_left(self) -> None:
-        error = None if self._ended else self._replicas.error_if_none_is_left(self._scheduler.snapshot())
+        error = None if self._is_over else self._replicas.error_if_none_is_left(self._scheduler.snapshot())
         if error is not None:
             raise error
 
@@ -198,15 +259,17 @@ class JobDriver:
             case commands.SendChunk():
                 self._in_flight[command.dispatch] = command.replica
                 piece = self._piece_of(command.start, command.stop)
-                self._transport.send(command.replica, command.dispatch, command.job, piece)
+                self._transport.send(command.replica, command.dispatch, WORK, piece)
             case commands.CommitChunk():
                 self._last_commit_s = self._clock()
+                answer = self._answers[command.dispatch]
+                self._deliver(command.start, command.stop, answer.rows)
                 self._commits.append(
                     Commit(
                         replica=command.replica,
                         start=command.start,
                         stop=command.stop,
-                        result=self._results[command.dispatch],
+                        result=answer.result,
                     )
                 )
             case commands.CancelDispatch():
@@ -217,16 +280,18 @@ class JobDriver:
                 self._transport.stop(command.replica)
             case commands.WakeAt():
                 self._wake_at_s = command.at_s
-            case commands.FinishJob() | commands.FailJob():
-                self._ended = command
+            case commands.FinishJob():
+                self._open.discard(command.job)
+            case commands.FailJob():
+                self._failed = command
             case _:
                 raise AssertionError(f"a job of chunks needs no {command!r}")
 
-    def _progress(self, rows_total: int) -> Progress:
+    def _progress(self) -> Progress:
         began_s = self._replicas.first_ready_s
         return Progress(
             snapshot=self._scheduler.snapshot(),
-            rows_total=rows_total,
+            rows_total=self._rows_supplied,
             rows_done=sum(commit.stop - commit.start for commit in self._commits),
             running_s=0.0 if began_s is None else self._clock() - began_s,
             starting=self._replicas.starting,

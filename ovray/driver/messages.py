@@ -1,4 +1,4 @@
-"""What replicas tell the driver, as it arrives in the driver's inbox.
+"""What replicas, and this process's other threads, tell the driver, as it arrives in the driver's inbox.
 
 May not enter: decisions.  Who puts these there: transport.py.  Who turns them into the scheduler's events:
 lifecycle.py, job.py and pool.py.
@@ -34,6 +34,8 @@ class Answered:
     replica: ReplicaId
     dispatch: DispatchId
     result: Any
+    #: Where its rows are, as an object reference; ``None`` where it put them away itself.
+    rows: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,4 +70,9 @@ class Gone:
     reason: str
 
 
-Message = Started | StartFailed | Answered | Refused | ProbePassed | ProbeRefused | Gone
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nudged:
+    """There may be more rows to score, or room for more results; no replica said this."""
+
+
+Message = Started | StartFailed | Answered | Refused | ProbePassed | ProbeRefused | Gone | Nudged

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from enum import Enum
 from typing import Any, Protocol
 
 import ray
@@ -40,6 +41,16 @@ LET_GO_TIMEOUT_S = 2.0
 #: How long Ray may take to have the CPUs of ended replicas back in its books; mostly it takes a tenth of a second.
 RELEASE_TIMEOUT_S = 5.0
 _RELEASE_POLL_S = 0.02
+
+
+class Answer(Enum):
+    """Says what a replica gives back for a piece of work."""
+
+    #: What the driver is to know of it.
+    REPORT = 1
+    #: That, and what was made of the rows.  The latter stays where it is, in the object store of the replica's
+    #: host, owned by this process: it outlives the replica and comes here only when somebody asks for it.
+    REPORT_AND_ROWS = 2
 
 
 class Transport(Protocol):
@@ -77,14 +88,18 @@ class RayTransport:
     Model and work are put into the object store once; Ray brings them once to each host.
     """
 
-    def __init__(self, inbox: Inbox, *, owner: str, lease_timeout_s: float) -> None:
+    def __init__(
+        self, inbox: Inbox, *, owner: str, lease_timeout_s: float, answer: Answer = Answer.REPORT
+    ) -> None:
         """Stores; replicas are started one by one with ``start``.
 
         Args:
             inbox: where answers go.
             owner: what core leases say of us to those who wait for the same cores.
             lease_timeout_s: how long a replica waits for cores that others hold.
+            answer: what the runners of the work return: a report, or a pair of report and rows.
         """
+        self._answer = answer
         self._inbox = inbox
         self._owner = owner
         self._lease_timeout_s = lease_timeout_s
@@ -123,16 +138,20 @@ class RayTransport:
         self._watch(actor.start.remote(self._workload, dict(properties)), on_answer)
 
     def send(self, replica: ReplicaId, dispatch: DispatchId, job: int, piece: Any) -> None:
+        run = self._actors[replica].run.options(num_returns=self._answer.value)
+        returned = run.remote(dispatch, job, [self._work], piece)
+        report, rows = (returned, None) if self._answer is Answer.REPORT else returned
+
         def on_answer(answer: Future[Any]) -> None:
             error = _error_of(answer)
             if error is None:
-                self._inbox.put(Answered(replica=replica, dispatch=dispatch, result=answer.result()))
+                self._inbox.put(Answered(replica=replica, dispatch=dispatch, result=answer.result(), rows=rows))
             elif isinstance(error, ReplicaLostError):
                 self._inbox.put(Gone(replica=replica, reason=str(error)))
             else:
                 self._inbox.put(Refused(replica=replica, dispatch=dispatch, error=error))
 
-        self._watch(self._actors[replica].run.remote(dispatch, job, [self._work], piece), on_answer)
+        self._watch(report, on_answer)
 
     def cancel(self, replica: ReplicaId, dispatch: DispatchId) -> None:
         actor = self._actors.get(replica)

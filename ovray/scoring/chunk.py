@@ -1,4 +1,4 @@
-"""Scores one chunk inside a replica: reads its rows, fills infer requests, gathers results, writes its part.
+"""Scores one chunk inside a replica: reads its rows, fills infer requests, gathers results, has them put away.
 
 May not enter: ray, which chunk comes next.  Two chunks run side by side, so that one reads or writes while the
 other infers; the engine's slots are shared between them.
@@ -14,11 +14,11 @@ import pyarrow as pa
 from ovray.errors import ReplicaError
 from ovray.replica.engine import Engine, Slot, Tensors
 from ovray.scoring.feeding import ColumnFeeder, Feed, Feeder, FunctionFeeder
-from ovray.scoring.parts import OutputFolder, PartWriter
 from ovray.scoring.reading import RowReader
 from ovray.scoring.records import Slice
 from ovray.scoring.results import ChunkResults
 from ovray.scoring.row_plan import RowPlan
+from ovray.scoring.sinks import Sink
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +33,9 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkReport:
-    """Says what became of a chunk whose part is complete."""
+    """Says what became of a chunk whose results are put away, all of them."""
 
     rows: int
-    part: str
     size_bytes: int
     #: Seconds in which the replica's engine has run at least one inference, since its start.
     engine_busy_s: float
@@ -47,7 +46,7 @@ class ScoringWork:
     """Holds what every chunk of a job has in common; travels to each replica once."""
 
     rows: RowPlan
-    folder: OutputFolder
+    sink: Sink
 
     def open(self, engine: Engine) -> "ChunkScorer":
         """Makes the runner, in a replica.
@@ -73,11 +72,13 @@ class ChunkScorer:
         self._feeder: Feeder = ColumnFeeder() if plan.prepare is None else FunctionFeeder(plan.prepare)
         self._finish = None if plan.finish is None else plan.finish.function.load()
 
-    def run(self, chunk: Chunk, cancelled: threading.Event) -> ChunkReport:
-        """Scores a chunk and commits its part, unless it is cancelled before.
+    def run(self, chunk: Chunk, cancelled: threading.Event) -> ChunkReport | tuple[ChunkReport, pa.Table]:
+        """Scores a chunk and hands its results to the sink, unless it is cancelled before.
+
+        Returns the report, and with it the results where the sink gives them back.
 
         Raises:
-            DataError: rows cannot be read or prepared, or the part cannot be written; nothing of it is left.
+            DataError: rows cannot be read or prepared, or results not be written; nothing of them is left.
             ReplicaError: an inference failed.
         """
         rows = chunk.stop - chunk.start
@@ -89,12 +90,11 @@ class ChunkScorer:
             # Slots that run write into `results`: the chunk is not over before they have answered.
             results.wait()
             self._readers.put(reader)
-        schema = self._work.rows.result_schema
-        with PartWriter(self._work.folder, chunk.start, chunk.stop, schema) as part:
-            columns = [*_columns(kept, self._work.rows.kept), *self._finished(chunk, results)]
-            part.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
-            size_bytes = part.commit()
-        return ChunkReport(rows=rows, part=part.name, size_bytes=size_bytes, engine_busy_s=self._engine.busy_s())
+        columns = [*_columns(kept, self._work.rows.kept), *self._finished(chunk, results)]
+        batch = pa.RecordBatch.from_arrays(columns, schema=self._work.rows.result_schema)
+        stored = self._work.sink.store(chunk.start, chunk.stop, batch)
+        report = ChunkReport(rows=rows, size_bytes=stored.size_bytes, engine_busy_s=self._engine.busy_s())
+        return report if stored.rows is None else (report, stored.rows)
 
     def _infer(
         self, chunk: Chunk, reader: RowReader, results: ChunkResults, cancelled: threading.Event

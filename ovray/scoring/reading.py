@@ -12,10 +12,10 @@ from ovray.errors import ConfigError, DataError
 from ovray.scoring.dataset import DataSet
 from ovray.scoring.files import file_info, one_line
 from ovray.scoring.inputs import open_rows
-from ovray.scoring.records import FileRef, Rows, RowSource, Slice
+from ovray.scoring.records import FileRef, Rows, RowSource, RowsRef, Slice
 
 #: Rows that show what a column holds: enough to see lists of different lengths, few enough for rows of images.
-_SAMPLE_ROWS = 16
+SAMPLE_ROWS = 16
 
 
 def read_sample(data: DataSet) -> pa.RecordBatch:
@@ -24,9 +24,9 @@ def read_sample(data: DataSet) -> pa.RecordBatch:
     Raises ConfigError where the first file turns out to be damaged.
     """
     file = data.files[0]
-    reader = RowReader(data.schema, rows_per_batch=_SAMPLE_ROWS)
+    reader = RowReader(data.schema, rows_per_batch=SAMPLE_ROWS)
     try:
-        return next(reader.read(data.slices(0, min(_SAMPLE_ROWS, file.rows, data.rows)))).batch
+        return next(reader.read(data.slices(0, min(SAMPLE_ROWS, file.rows, data.rows)))).batch
     except DataError as error:
         raise ConfigError(f"{error}; replace the file or leave it out") from error
     finally:
@@ -34,7 +34,7 @@ def read_sample(data: DataSet) -> pa.RecordBatch:
 
 
 class RowReader:
-    """Reads slices of a data set.
+    """Reads slices of a data set, or of whatever else is stored.
 
     Keeps the file read last open, with its place, so that consecutive chunks decode nothing twice.
     Suits one thread.
@@ -44,7 +44,7 @@ class RowReader:
         """Prepare to read the columns of ``schema``, a part of the data set's; rows at once are bounded."""
         self._schema = schema
         self._rows_per_batch = rows_per_batch
-        self._ref: FileRef | None = None
+        self._ref: RowsRef | None = None
         self._source: RowSource | None = None
 
     def read(self, slices: Iterable[Slice]) -> Iterator[Rows]:
@@ -80,22 +80,23 @@ class RowReader:
     def _open(self, one: Slice) -> RowSource:
         if self._source is None or self._ref != one.ref:
             self.close()
-            _check_unchanged(one)
+            if isinstance(one.ref, FileRef):
+                _check_unchanged(one.ref, one.size_bytes)
             self._source = open_rows(one.ref, self._schema, rows_per_batch=self._rows_per_batch)
             self._ref = one.ref
         return self._source
 
 
-def _check_unchanged(one: Slice) -> None:
-    size_bytes = file_info(one.ref).size
+def _check_unchanged(ref: FileRef, inspected_bytes: int) -> None:
+    size_bytes = file_info(ref).size
     if size_bytes is None:
         raise DataError(
-            f"{one.ref.name!r} is not there on host {socket.gethostname()}; every host that scores needs to see it"
+            f"{ref.name!r} is not there on host {socket.gethostname()}; every host that scores needs to see it"
             " at the same path, or name it by a URL"
         )
-    if size_bytes != one.size_bytes:
+    if size_bytes != inspected_bytes:
         raise DataError(
-            f"{one.ref.name!r} was changed while it was being scored: it had {one.size_bytes} bytes and now has"
+            f"{ref.name!r} was changed while it was being scored: it had {inspected_bytes} bytes and now has"
             f" {size_bytes}; start again"
         )
 

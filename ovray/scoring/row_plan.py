@@ -4,7 +4,7 @@ All of it at the start, from the model, the data's schema and its first rows.  M
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import openvino as ov
 import pyarrow as pa
@@ -15,7 +15,6 @@ from ovray.replica.signature import Port
 from ovray.scoring.batching import BatchSize, fix_shapes
 from ovray.scoring.cells import cells_of
 from ovray.scoring.columns import Binding, bind, kept_columns
-from ovray.scoring.dataset import DataSet
 from ovray.scoring.feeding import (
     FunctionPreparation,
     bind_arrays,
@@ -27,7 +26,7 @@ from ovray.scoring.finishing import FunctionFinish, plan_finish
 from ovray.scoring.graph_steps import build_in, declared_layouts
 from ovray.scoring.outputs import OutputColumn, output_columns, output_schema
 from ovray.scoring.preparation import GraphSteps, choose_input
-from ovray.scoring.reading import read_sample
+from ovray.scoring.records import Source
 from ovray.scoring.reduction import Reduction, ResultOptions, as_stored, chosen_outputs, plan_results
 from ovray.scoring.user_functions import UserFunction
 
@@ -112,19 +111,25 @@ class RowPlan:
         """Returns the columns of the results: those kept, then the model's outputs."""
         return output_schema(pa.schema([self.read_schema.field(name) for name in self.kept]), self.outputs)
 
+    def without_kept(self) -> "RowPlan":
+        """Returns the same for replicas that are given, and give back, no columns that are only carried over."""
+        fed = {name for binding in self.bindings for name in binding.columns}
+        read = fed if self.prepare is None else self.prepare.columns
+        return replace(self, kept=(), read_schema=pa.schema([one for one in self.read_schema if one.name in read]))
 
-def plan_rows(graph: ov.Model, data: DataSet, options: RowOptions) -> RowPlan:
+
+def plan_rows(graph: ov.Model, data: Source, sample: pa.RecordBatch, options: RowOptions) -> RowPlan:
     """Decides what becomes of a row.
 
     Args:
         graph: is given preparation and static shapes, in place.
         data: the rows.
+        sample: the first of them, with all columns.
         options: what is wanted.
 
     Raises:
         ConfigError: columns, options and model do not fit, or it is open how.
     """
-    sample = read_sample(data)
     fed = _feed(graph, sample, options)
     batch_rows, given = fix_shapes(graph, fed.bindings, options.batch_size, data.rows)
     finish, reductions, outputs = _finish(given, fed.bindings, options)
