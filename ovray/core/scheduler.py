@@ -9,7 +9,7 @@ Callers: the driver; in rehearsals and tests simulation.py.
 import math
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ovray.core.commands import Command, ReleaseReplica, WakeAt
@@ -67,7 +67,7 @@ class Scheduler:
         self._jobs = Jobs(self._ledger, new_policy, settings)
         #: The ``WakeAt`` that the driver was last given and that has not come; ``inf`` where there is none.
         self._wake_at_s = math.inf
-        self._journal: deque[tuple[float, Event, tuple[Command, ...]]] = deque(maxlen=_JOURNAL_LENGTH)
+        self._journal: deque[tuple[float, tuple[Event, ...], tuple[Command, ...]]] = deque(maxlen=_JOURNAL_LENGTH)
         self._handlers: dict[type[Any], Callable[[Any], list[Command]]] = {
             ReplicaReady: self._on_replica_ready,
             ReplicaDraining: self._on_replica_draining,
@@ -93,18 +93,35 @@ class Scheduler:
         Raises:
             InvariantError: the event makes no sense, such as a window of 0 or ranges that overlap.
         """
-        handler = self._handlers.get(type(event))
-        if handler is None:
-            raise InvariantError(f"{event!r} is no event of the scheduler")
+        return self.handle_all((event,), now_s)
+
+    def handle_all(self, happened: Sequence[Event], now_s: float) -> list[Command]:
+        """Take in what came together, and hand out work once, after the last of it.
+
+        So what came in one message costs one look at who may have more, not one for each of its parts.
+
+        Args:
+            happened: in order.  An impossible one raises; where others came before it, that is the end of this
+                scheduler, for what they led to is not told.
+            now_s: as for ``handle``.
+
+        Raises:
+            InvariantError: as for ``handle``.
+        """
         before_s, self._ledger.now_s = self._ledger.now_s, max(self._ledger.now_s, now_s)
-        try:
-            commands = handler(event)
-        except InvariantError:
-            self._ledger.now_s = before_s
-            raise
+        commands: list[Command] = []
+        for event in happened:
+            handler = self._handlers.get(type(event))
+            try:
+                if handler is None:
+                    raise InvariantError(f"{event!r} is no event of the scheduler")
+                commands += handler(event)
+            except InvariantError:
+                self._ledger.now_s = before_s
+                raise
         self._wake(commands)
         self._settle(commands)
-        self._journal.append((self._ledger.now_s, event, tuple(commands)))
+        self._journal.append((self._ledger.now_s, tuple(happened), tuple(commands)))
         return commands
 
     def snapshot(self) -> Snapshot:
@@ -263,5 +280,6 @@ class Scheduler:
 
     def _story(self) -> str:
         return "\n".join(
-            f"{now_s:.6f} {event!r} -> {list(commands)!r}" for now_s, event, commands in self._journal
+            f"{now_s:.6f} {', '.join(map(repr, happened))} -> {list(commands)!r}"
+            for now_s, happened, commands in self._journal
         )

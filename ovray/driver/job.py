@@ -68,6 +68,11 @@ class Outcome:
     failures: Mapping[ReplicaId, Exception]
 
 
+@dataclass(frozen=True, slots=True)
+class Nudged:
+    """Is left in the inbox by other threads: there may be more rows to score, or room for more results."""
+
+
 class Supply(Protocol):
     """Says which rows may be scored now: those that there are, and for whose results there is room.
 
@@ -136,6 +141,7 @@ class JobDriver:
         #: Portions of the supply that are not finished.
         self._open: set[JobId] = set()
         self._rows_supplied = 0
+        self._rows_done = 0
         self._failed: commands.FailJob | None = None
 
     def run(
@@ -150,7 +156,7 @@ class JobDriver:
 
         Args:
             replicas: what to start.
-            supply: the rows; what it raises ends the job.  ``messages.Nudged`` in the inbox has it asked at once.
+            supply: the rows; what it raises ends the job.  ``Nudged`` in the inbox has it asked at once.
             piece_of: makes what a replica needs to do rows ``start`` up to, not including, ``stop``.
             deliver: is given each range of rows once, in the order in which they are done.
             watch: is told how things stand, several times a second.
@@ -215,7 +221,7 @@ class JobDriver:
 
     # --- messages become events -----------------------------------------------------------------------------
 
-    def _take(self, message: messages.Message) -> None:
+    def _take(self, message: messages.Message | Nudged) -> None:
         match message:
             case messages.Answered():
                 self._in_flight.pop(message.dispatch, None)
@@ -230,8 +236,10 @@ class JobDriver:
                 self._feed(
                     events.Failed(replica=message.replica, dispatch=message.dispatch, cause=cause, message=text)
                 )
-            case messages.Nudged():
+            case Nudged():
                 pass  # the supply is asked after every message
+            case messages.Replied():
+                raise AssertionError(f"chunks are answered one by one, not by {message!r}")
             case _:
                 self._feed_life(self._replicas.take(message))
 
@@ -262,6 +270,7 @@ class JobDriver:
                 self._transport.send(command.replica, command.dispatch, WORK, piece)
             case commands.CommitChunk():
                 self._last_commit_s = self._clock()
+                self._rows_done += command.stop - command.start
                 answer = self._answers[command.dispatch]
                 self._deliver(command.start, command.stop, answer.rows)
                 self._commits.append(
@@ -292,7 +301,7 @@ class JobDriver:
         return Progress(
             snapshot=self._scheduler.snapshot(),
             rows_total=self._rows_supplied,
-            rows_done=sum(commit.stop - commit.start for commit in self._commits),
+            rows_done=self._rows_done,
             running_s=0.0 if began_s is None else self._clock() - began_s,
             starting=self._replicas.starting,
         )

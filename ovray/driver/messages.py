@@ -1,13 +1,15 @@
-"""What replicas, and this process's other threads, tell the driver, as it arrives in the driver's inbox.
+"""What replicas tell the driver, as it arrives in the driver's inbox.
 
 May not enter: decisions.  Who puts these there: transport.py.  Who turns them into the scheduler's events:
 lifecycle.py, job.py and pool.py.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ovray.core.ids import DispatchId, ReplicaId
+from ovray.replica.envelope import Reply
 from ovray.replica.workload import ReplicaReport
 
 
@@ -48,6 +50,14 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replied:
+    """A replica finished, or failed at, some of the requests that it was sent."""
+
+    replica: ReplicaId
+    replies: Sequence[Reply]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbePassed:
     """A replica that was put aside infers again."""
 
@@ -70,9 +80,4 @@ class Gone:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nudged:
-    """There may be more rows to score, or room for more results; no replica said this."""
-
-
-Message = Started | StartFailed | Answered | Refused | ProbePassed | ProbeRefused | Gone | Nudged
+Message = Started | StartFailed | Answered | Refused | Replied | ProbePassed | ProbeRefused | Gone

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
@@ -82,6 +82,37 @@ def ray_session(address: str | None = None) -> Iterator[RaySession]:
         yield session
     finally:
         ray.shutdown()
+
+
+class HeldSession:
+    """Is a connection to a Ray that the pools of this process hold together; the last to let go ends it."""
+
+    def __init__(self) -> None:
+        self._changing = threading.Lock()
+        self._holders = 0
+        self._connection = ExitStack()
+
+    def take(self, address: str | None) -> None:
+        """Connects as ``ray_session`` does, unless a holder has done so already.
+
+        Raises:
+            ConfigError: as ``ray_session``.
+        """
+        with self._changing:
+            if self._holders == 0:
+                self._connection.enter_context(ray_session(address))
+            self._holders += 1
+
+    def let_go(self) -> None:
+        """Gives the connection up; the last holder's doing so ends what ``take`` began."""
+        with self._changing:
+            self._holders -= 1
+            if self._holders == 0:
+                self._connection.close()
+
+
+#: That of this process.
+held_session = HeldSession()
 
 
 def has_ray(address: str | None = None) -> bool:

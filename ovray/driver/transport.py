@@ -3,7 +3,6 @@
 May not enter: decisions, the scheduler.  Answers arrive as messages.py in the inbox, from threads of Ray's.
 """
 
-import queue
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -18,22 +17,34 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ovray.core.ids import DispatchId, ReplicaId
 from ovray.devices.records import ReplicaSpec
+from ovray.driver.mailbox import Mailbox
 from ovray.driver.messages import (
     Answered,
     Gone,
-    Message,
     ProbePassed,
     ProbeRefused,
     Refused,
+    Replied,
     Started,
     StartFailed,
 )
 from ovray.errors import ReplicaError, ReplicaLostError
 from ovray.replica.actor import ReplicaActor
+from ovray.replica.envelope import Envelope
 from ovray.replica.orphans import this_process
-from ovray.replica.workload import Work, Workload
+from ovray.replica.workload import RequestWorkload, Work, Workload
 
-Inbox = queue.SimpleQueue[Message]
+#: Where messages arrive; a pool's also takes what its callers ask of the driver thread.
+Inbox = Mailbox
+
+
+class Outlet(Protocol):
+    """Is the end of an inbox that messages are put into."""
+
+    def put(self, note: Any) -> None:
+        """Leaves a message."""
+        ...
+
 
 #: How long replicas that are told to go may take to say that their cores are free; they need milliseconds.
 LET_GO_TIMEOUT_S = 2.0
@@ -65,6 +76,10 @@ class Transport(Protocol):
         """Sends one piece: ``Answered``, ``Refused`` or ``Gone``."""
         ...
 
+    def send_requests(self, replica: ReplicaId, envelope: Envelope) -> None:
+        """Sends requests: ``Replied``, once or in parts, a ``Refused`` for each, or ``Gone``."""
+        ...
+
     def cancel(self, replica: ReplicaId, dispatch: DispatchId) -> None:
         """Says that nobody needs a piece any more.  It still answers, somehow."""
         ...
@@ -89,7 +104,13 @@ class RayTransport:
     """
 
     def __init__(
-        self, inbox: Inbox, *, owner: str, lease_timeout_s: float, answer: Answer = Answer.REPORT
+        self,
+        inbox: Outlet,
+        *,
+        owner: str,
+        lease_timeout_s: float,
+        client: str | None = None,
+        answer: Answer = Answer.REPORT,
     ) -> None:
         """Stores; replicas are started one by one with ``start``.
 
@@ -97,12 +118,14 @@ class RayTransport:
             inbox: where answers go.
             owner: what core leases say of us to those who wait for the same cores.
             lease_timeout_s: how long a replica waits for cores that others hold.
+            client: what replicas that serve requests know this driver by.
             answer: what the runners of the work return: a report, or a pair of report and rows.
         """
         self._answer = answer
         self._inbox = inbox
         self._owner = owner
         self._lease_timeout_s = lease_timeout_s
+        self._client = client
         self._driver = this_process()
         self._workload: Any = None
         self._work: Any = None
@@ -114,7 +137,7 @@ class RayTransport:
         #: References whose answer is still to come.  Ray may crash the driver when one is dropped before.
         self._pending: dict[Future[Any], Any] = {}
 
-    def put(self, workload: Workload, work: Work | None) -> None:
+    def put(self, workload: Workload | RequestWorkload, work: Work | None) -> None:
         """Hands over the model and the job, before any replica is started."""
         self._workload = ray.put(workload)
         self._work = ray.put(work)
@@ -153,10 +176,35 @@ class RayTransport:
 
         self._watch(report, on_answer)
 
+    def send_requests(self, replica: ReplicaId, envelope: Envelope) -> None:
+        dispatches = [DispatchId(request.dispatch) for request in envelope.requests]
+
+        def on_answer(answer: Future[Any]) -> None:
+            error = _error_of(answer)
+            if error is None:
+                self._inbox.put(Replied(replica=replica, replies=answer.result()))
+            elif isinstance(error, ReplicaLostError):
+                self._inbox.put(Gone(replica=replica, reason=str(error)))
+            else:
+                for dispatch in dispatches:
+                    self._inbox.put(Refused(replica=replica, dispatch=dispatch, error=error))
+
+        self._watch(self._actors[replica].infer.remote(envelope), on_answer)
+
     def cancel(self, replica: ReplicaId, dispatch: DispatchId) -> None:
         actor = self._actors.get(replica)
         if actor is not None:
-            self._watch(actor.cancel.remote(dispatch), lambda _: None)
+            self._watch(actor.cancel.remote(dispatch, self._client), lambda _: None)
+
+    def connect(self, replica: ReplicaId, path: str, on_error: Callable[[Exception], None]) -> None:
+        """Has a replica connect to a socket of its host; if it cannot, tells ``on_error`` on a thread of Ray's."""
+
+        def on_answer(answer: Future[Any]) -> None:
+            error = _error_of(answer)
+            if error is not None:
+                on_error(error)
+
+        self._watch(self._actors[replica].connect.remote(path), on_answer)
 
     def probe(self, replica: ReplicaId) -> None:
         def on_answer(answer: Future[Any]) -> None:

@@ -1,13 +1,16 @@
-"""The Ray actor: takes its cores, pins itself, compiles, and runs whatever work it is sent.
+"""The Ray actor: takes its cores, pins itself, compiles, and runs whatever work or requests it is sent.
 
-May not enter: what the work is (it comes as an object with ``run``), where other replicas are, scheduling.
+May not enter: what the work is (it comes as an object with ``run``), how requests are served (serving.py), where
+other replicas are, scheduling.
 The order in ``start`` is a promise: lease, pin, memory policy, and only then OpenVINO's CPU plugin.
 """
 
 import os
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 import psutil
@@ -18,13 +21,20 @@ from ovray.devices.records import CoreSharing, ReplicaSpec
 from ovray.devices.telemetry import keep_telemetry_out
 from ovray.errors import ReplicaError
 from ovray.replica.engine import Engine, EngineInfo, Tensors
+from ovray.replica.envelope import Envelope, Reply
+from ovray.replica.local_socket import LocalSocket
 from ovray.replica.memory import bind_memory
 from ovray.replica.orphans import ProcessIdentity, end_with
 from ovray.replica.pinning import pin_process
-from ovray.replica.workload import ReplicaReport, Runner, Work, Workload
+from ovray.replica.request_engine import RequestEngine
+from ovray.replica.serving import PROBE_TIMEOUT_S, RequestServer
+from ovray.replica.workload import ReplicaReport, RequestWorkload, Runner, Work, Workload
 
 #: Pieces of work that a replica holds at once: one that infers, one that is being read or written beside it.
 WORK_THREADS = 2
+
+#: Envelopes that a replica holds at once; each holds a thread, which sleeps until its requests are answered.
+ENVELOPE_THREADS = 32
 
 
 class Replica:
@@ -49,14 +59,20 @@ class Replica:
         self._lease_timeout_s = lease_timeout_s
         self._lease: Lease | None = None
         self._engine: Engine | None = None
+        self._server: RequestServer | None = None
+        self._request_engine: RequestEngine | None = None
         self._runners: dict[int, Runner] = {}
         self._opening = threading.Lock()
         #: Of the pieces that run now, by dispatch.
         self._cancelled: dict[int, threading.Event] = {}
 
     @ray.method(concurrency_group="control")
-    def start(self, workload: Workload, properties: Mapping[str, str]) -> ReplicaReport:
+    def start(self, workload: Workload | RequestWorkload, properties: Mapping[str, str]) -> ReplicaReport:
         """Takes the cores, compiles with these OpenVINO properties, and warms up.
+
+        Args:
+            workload: for rows, then ``run`` may be called; or for requests, then ``infer``.
+            properties: OpenVINO properties by name.
 
         Raises:
             CoresTakenError: somebody else holds the cores.
@@ -65,11 +81,17 @@ class Replica:
         """
         memory_policy = self._take_cores()
         # Imported here and not above: nothing of OpenVINO is loaded before the process is on its cores.
-        from ovray.replica.engines import make_engine
+        from ovray.replica.engines import make_engine, make_request_engine
 
-        engine = make_engine(self._spec, workload, properties)
-        _check(self._spec, engine.info)
-        self._engine = engine
+        engine: Engine | RequestEngine
+        if isinstance(workload, RequestWorkload):
+            engine = self._request_engine = make_request_engine(self._spec, workload, properties)
+            _check(self._spec, engine.info)
+            self._server = RequestServer(engine, workload.batching)
+            self._server.start()
+        else:
+            engine = self._engine = make_engine(self._spec, workload, properties)
+            _check(self._spec, engine.info)
         return ReplicaReport(
             pid=os.getpid(),
             engine=engine.info,
@@ -93,24 +115,85 @@ class Replica:
         finally:
             del self._cancelled[dispatch]
 
+    @ray.method(concurrency_group="requests")
+    def infer(self, envelope: Envelope) -> list[Reply]:
+        """Runs the requests of an envelope, side by side with those of other envelopes.
+
+        Returns:
+            A reply for each request, in their order; errors are in the replies.
+        """
+        return self._started_server().ask(envelope)
+
     @ray.method(concurrency_group="control")
-    def cancel(self, dispatch: int) -> None:
-        """Ends a piece that nobody needs any more, if it is running here."""
+    def connect(self, path: str) -> None:
+        """Takes requests from a driver on this host over its socket, too, until the driver hangs up.
+
+        Raises:
+            ReplicaError: nobody of this user listens there.
+        """
+        LocalSocket(path, self._started_server())
+
+    @ray.method(concurrency_group="control")
+    def cancel(self, dispatch: int, client: str | None = None) -> None:
+        """Ends a piece that nobody needs any more, if it is running here, or a request that has not begun.
+
+        Args:
+            dispatch: its number.
+            client: whose request; ``None`` for every client that has one of this number.
+        """
         cancelled = self._cancelled.get(dispatch)
         if cancelled is not None:
             cancelled.set()
+        if self._server is not None:
+            self._server.cancel(dispatch, client)
 
     @ray.method(concurrency_group="control")
+    def read_property(self, name: str) -> Any:
+        """Reads a property of a model that was compiled for requests, as OpenVINO gives it.
+
+        An ``openvino.Type``, which does not travel, comes as a ``compiling.TypeName``.
+
+        Raises:
+            ConfigError: this device has no such property.
+        """
+        return self._started_request_engine().read_property(name)
+
+    @ray.method(concurrency_group="control")
+    def export_model(self) -> bytes:
+        """Exports a model that was compiled for requests.
+
+        Where requests are joined, its batch dimension is open.
+
+        Raises:
+            ConfigError: this device cannot.
+        """
+        return self._started_request_engine().export_model()
+
+    @ray.method(concurrency_group="probes")
     def probe(self) -> None:
-        """Runs one inference on what the slot happens to hold, to see whether the device works again."""
+        """Runs one inference, to see whether the device works again.
+
+        Raises:
+            ReplicaError: it failed, or did not end within ``PROBE_TIMEOUT_S``.
+        """
+        if self._server is not None:
+            self._server.probe()
+            return
         answered: Future[None] = Future()
 
         def answer(_: Tensors | None, failure: Exception | None) -> None:
             answered.set_exception(failure) if failure else answered.set_result(None)
 
         engine = self._started_engine()
-        engine.start(engine.acquire(), 1, answer)
-        answered.result()
+        end_s = time.monotonic() + PROBE_TIMEOUT_S
+        try:
+            # What the slot happens to hold will do.
+            engine.start(engine.acquire(PROBE_TIMEOUT_S), 1, answer)
+            answered.result(timeout=max(0.0, end_s - time.monotonic()))
+        except (TimeoutError, FutureTimeoutError) as error:  # two classes before Python 3.11
+            raise ReplicaError(
+                f"a probe was not answered within {PROBE_TIMEOUT_S:g} s; the device hangs, or has too much to do"
+            ) from error
 
     @ray.method(concurrency_group="control")
     def let_go(self) -> None:
@@ -122,6 +205,16 @@ class Replica:
         if self._engine is None:
             raise ReplicaError(f"replica {self._spec.id} was given work before it was started")
         return self._engine
+
+    def _started_server(self) -> RequestServer:
+        if self._server is None:
+            raise ReplicaError(f"replica {self._spec.id} was given requests, but was not started for them")
+        return self._server
+
+    def _started_request_engine(self) -> RequestEngine:
+        if self._request_engine is None:
+            raise ReplicaError(f"replica {self._spec.id} was asked of a model for requests, but has none")
+        return self._request_engine
 
     def _runner(self, job: int, work: "ray.ObjectRef[Work]") -> Runner:
         with self._opening:
@@ -145,7 +238,9 @@ class Replica:
 # Ray's annotations do not know concurrency_groups.  No restarts, no retries: the driver keeps the only ledger.
 _remote: Any = ray.remote
 ReplicaActor: Any = _remote(
-    concurrency_groups={"work": WORK_THREADS, "control": 1}, max_restarts=0, max_task_retries=0
+    concurrency_groups={"work": WORK_THREADS, "requests": ENVELOPE_THREADS, "control": 1, "probes": 1},
+    max_restarts=0,
+    max_task_retries=0,
 )(Replica)
 
 

@@ -14,6 +14,23 @@ Tensors = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BatchVerdict:
+    """Says whether each row of a model's outputs depends on the same row of its inputs and on no other."""
+
+    #: For people: what shows that rows are independent, or what joins them.
+    reason: str
+    #: The dimension of each input that counts the rows; ``None`` where rows may depend on each other.
+    input_axes: tuple[int, ...] | None = None
+    #: The same of each output.
+    output_axes: tuple[int, ...] | None = None
+
+    @property
+    def is_independent(self) -> bool:
+        """Tells whether rows of several requests may share an inference."""
+        return self.input_axes is not None and self.output_axes is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
     """Says what an engine turned out to be, read back from OpenVINO after compiling."""
 
@@ -28,10 +45,16 @@ class EngineInfo:
     #: OpenVINO's EXECUTION_DEVICES.
     execution_devices: tuple[str, ...]
     compile_s: float
-    #: The warm-up inferences' median, one at a time.
-    first_inference_ms: float
-    #: Rows per second that the warm-up reached with every slot busy.
-    rate_rows_per_s: float
+    #: The warm-up inferences' median, one at a time; ``None`` where open shapes leave nothing to warm up with.
+    first_inference_ms: float | None
+    #: Rows per second that the warm-up reached with every slot busy; ``None`` as above.
+    rate_rows_per_s: float | None
+    #: OpenVINO's NETWORK_NAME.
+    model_name: str = ""
+    #: Rows of several requests that one inference may take; 1 where requests are not joined.
+    max_joined_rows: int = 1
+    #: Where rows lie, and whether they depend on each other; ``None`` where nobody asked.
+    batch: BatchVerdict | None = None
 
 
 class Slot(Protocol):
@@ -55,8 +78,12 @@ class Engine(Protocol):
         """Says what the engine turned out to be."""
         ...
 
-    def acquire(self) -> Slot:
-        """Waits for an idle slot and takes it."""
+    def acquire(self, timeout_s: float | None = None) -> Slot:
+        """Waits for an idle slot and takes it.
+
+        Raises:
+            TimeoutError: there was none for ``timeout_s``.
+        """
         ...
 
     def start(self, slot: Slot, rows: int, answer: Answer) -> None:

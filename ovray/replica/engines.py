@@ -1,6 +1,7 @@
 """Makes the engine that a replica's spec asks for.
 
-Engines meet here: a new one is a module beside openvino_engine.py and a line in ``make_engine``.
+Engines meet here.  A new one for rows is a module beside openvino_engine.py and a line in ``make_engine``; one for
+requests a module beside openvino_requests.py and a line in ``make_request_engine``.
 """
 
 from collections.abc import Mapping
@@ -9,8 +10,11 @@ from ovray.devices.records import ReplicaSpec
 from ovray.replica.engine import Engine
 from ovray.replica.model import describe, unpack
 from ovray.replica.openvino_engine import OpenVINOEngine
+from ovray.replica.openvino_requests import OpenVINORequests
+from ovray.replica.request_engine import RequestEngine
 from ovray.replica.sim_engine import SimEngine, SimSettings
-from ovray.replica.workload import Workload
+from ovray.replica.sim_requests import SimRequests
+from ovray.replica.workload import RequestWorkload, Workload
 
 
 def make_engine(spec: ReplicaSpec, workload: Workload, properties: Mapping[str, str]) -> Engine:
@@ -25,3 +29,18 @@ def make_engine(spec: ReplicaSpec, workload: Workload, properties: Mapping[str, 
         settings = SimSettings.parse(spec.properties)
         return SimEngine(describe(model), settings, workload.batch_rows, seed=spec.id)
     return OpenVINOEngine(model, spec.openvino_device, properties, workload.batch_rows)
+
+
+def make_request_engine(
+    spec: ReplicaSpec, workload: RequestWorkload, properties: Mapping[str, str]
+) -> RequestEngine:
+    """Compiles for requests, and warms up where the model's shapes allow it.
+
+    Raises:
+        CompileError: OpenVINO refused the model or a property.
+        ConfigError: a setting of SIM is wrong.
+    """
+    if not spec.openvino_device:
+        signature = describe(unpack(workload.model))
+        return SimRequests(signature, SimSettings.parse(spec.properties), seed=spec.id)
+    return OpenVINORequests(workload, spec.openvino_device, properties)

@@ -19,7 +19,8 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from ovray.errors import CompileError, ReplicaError
+from ovray.errors import ReplicaError
+from ovray.replica.compiling import compile_for, requests_wanted, text_property, whole_number
 from ovray.replica.engine import Answer, EngineInfo, Slot, Tensors
 from ovray.replica.model import describe, last_line
 from ovray.replica.signature import Port, Signature
@@ -55,13 +56,8 @@ class OpenVINOEngine:
         self._text_inputs = [
             index for index, port in enumerate(self._signature.inputs) if port.element_type == "string"
         ]
-        began_s = time.monotonic()
-        try:
-            self._compiled = ov.Core().compile_model(model, device, dict(properties))
-        except RuntimeError as error:
-            raise CompileError(f"{device} cannot run the model: {last_line(error)}") from error
-        compile_s = time.monotonic() - began_s
-        nireq = _requests_wanted(self._compiled, properties)
+        self._compiled, compile_s = compile_for(device, model, properties)
+        nireq = requests_wanted(self._compiled, properties)
         # More slots than requests that run, so that the next are filled meanwhile.
         self._slots = SlotPool([self._make_slot() for _ in range(nireq + SLOTS_AHEAD)])
         # A thread a request waits for its end.  OpenVINO's callback would not do: it is never called for an
@@ -71,9 +67,9 @@ class OpenVINOEngine:
         self._info = EngineInfo(
             nireq=nireq,
             batch_rows=batch_rows,
-            streams=_whole_number(self._compiled, "NUM_STREAMS"),
-            threads=_whole_number(self._compiled, "INFERENCE_NUM_THREADS"),
-            precision=_text(self._compiled, "INFERENCE_PRECISION_HINT"),
+            streams=whole_number(self._compiled, "NUM_STREAMS"),
+            threads=whole_number(self._compiled, "INFERENCE_NUM_THREADS"),
+            precision=text_property(self._compiled, "INFERENCE_PRECISION_HINT"),
             execution_devices=tuple(self._compiled.get_property("EXECUTION_DEVICES")),
             compile_s=compile_s,
             first_inference_ms=first_inference_ms,
@@ -89,8 +85,8 @@ class OpenVINOEngine:
         """Describes the compiled model, batch included."""
         return self._signature
 
-    def acquire(self) -> Slot:
-        return self._slots.acquire()
+    def acquire(self, timeout_s: float | None = None) -> Slot:
+        return self._slots.acquire(timeout_s)
 
     def give_back(self, slot: Slot) -> None:
         assert isinstance(slot, _RequestSlot)
@@ -173,22 +169,3 @@ def _ignore(outputs: Tensors | None, failure: Exception | None) -> None:
     if failure is not None:
         # The same failure meets the first real inference, where somebody hears of it.
         return
-
-
-def _requests_wanted(compiled: ov.CompiledModel, properties: Mapping[str, str]) -> int:
-    asked = properties.get("PERFORMANCE_HINT_NUM_REQUESTS")
-    optimal = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-    return int(asked) if asked else max(optimal, 1)
-
-
-def _whole_number(compiled: ov.CompiledModel, name: str) -> int | None:
-    text = _text(compiled, name)
-    return int(text) if text.isdigit() else None
-
-
-def _text(compiled: ov.CompiledModel, name: str) -> str:
-    """Reads a property as text; empty where this device does not have it."""
-    if name not in compiled.get_property("SUPPORTED_PROPERTIES"):
-        return ""
-    value = compiled.get_property(name)
-    return value.get_type_name() if isinstance(value, ov.Type) else str(value)

@@ -10,22 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from ovray.errors import ConfigError
+from ovray.replica.element_types import zeros
 from ovray.replica.engine import Answer, EngineInfo, Slot, Tensors
 from ovray.replica.signature import Port, Signature
 from ovray.replica.slots import SLOTS_AHEAD, SlotPool
-
-_NUMPY_TYPES: dict[str, DTypeLike] = {
-    "boolean": np.bool_,
-    "f16": np.float16,
-    "f32": np.float32,
-    "f64": np.float64,
-    **{f"{sign}{bits}": np.dtype(f"{sign}{bits // 8}") for sign in "iu" for bits in (8, 16, 32, 64)},
-    "string": np.object_,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +95,8 @@ class SimEngine:
     def info(self) -> EngineInfo:
         return self._info
 
-    def acquire(self) -> Slot:
-        return self._slots.acquire()
+    def acquire(self, timeout_s: float | None = None) -> Slot:
+        return self._slots.acquire(timeout_s)
 
     def give_back(self, slot: Slot) -> None:
         assert isinstance(slot, _SimSlot)
@@ -135,4 +126,4 @@ class SimEngine:
 
 def _zeros(port: Port) -> NDArray[Any]:
     shape = tuple(1 if dimension is None else dimension for dimension in port.shape or ())
-    return np.zeros(shape, dtype=_NUMPY_TYPES[port.element_type])
+    return zeros(port.element_type, shape)

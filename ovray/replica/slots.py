@@ -25,11 +25,15 @@ class SlotPool(Generic[SlotT]):
         self._running_since_s = 0.0
         self._busy_s = 0.0
 
-    def acquire(self) -> SlotT:
-        """Waits for an idle slot; ends, because every started inference answers."""
+    def acquire(self, timeout_s: float | None = None) -> SlotT:
+        """Waits for an idle slot; ends, because every started inference answers.
+
+        Raises:
+            TimeoutError: there was none for ``timeout_s``; ``None`` is for those who trust the device.
+        """
         with self._changed:
-            while not self._idle:
-                self._changed.wait()
+            if not self._changed.wait_for(lambda: self._idle, timeout_s):
+                raise TimeoutError(f"no inference ended within {timeout_s:g} s")
             return self._idle.popleft()
 
     def give_back(self, slot: SlotT) -> None:

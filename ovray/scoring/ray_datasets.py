@@ -22,8 +22,6 @@ from ovray.scoring.stored_tables import FETCH_TIMEOUT_S, stored
 #: Between looks at CPUs that others hold.
 _LOOK_AGAIN_S = 0.25
 
-_EXTRA = "install Ray Data with `pip install 'ovray[data]'`"
-
 
 def is_dataset(given: Any) -> bool:
     """Returns whether this is a Ray Data set.  Does not load Ray Data: who has one has done so.
@@ -89,15 +87,9 @@ def head_of(block: InputFile, rows: int) -> pa.RecordBatch:
 
 
 def to_dataset(references: list[Any]) -> Any:
-    """Returns a Ray Data set of Arrow tables that are in the object store.
+    """Returns a Ray Data set of Arrow tables in the object store; they stay there as long as it lives."""
+    import ray.data  # an extra: who gave a Dataset has it
 
-    Raises:
-        ConfigError: Ray Data is not installed.
-    """
-    try:
-        import ray.data
-    except ImportError as error:
-        raise ConfigError(f"Ray Data cannot be used: {error}; {_EXTRA}") from error
     return ray.data.from_arrow_refs(references)
 
 

@@ -14,9 +14,8 @@ import openvino as ov
 from ovray.core.events import JobSubmitted
 from ovray.core.scheduler import Scheduler
 from ovray.devices.records import Plan
-from ovray.driver.job import JOB, Deliver, JobDriver, Outcome, Progress, Supply
+from ovray.driver.job import JOB, Deliver, JobDriver, Nudged, Outcome, Progress, Supply
 from ovray.driver.lifecycle import ReplicaStart
-from ovray.driver.messages import Nudged
 from ovray.driver.placement import place
 from ovray.driver.session import ray_session
 from ovray.driver.transport import Answer, Inbox, RayTransport

@@ -1,0 +1,48 @@
+"""One request as its caller sees it: what was asked, and how it ended.
+
+May not enter: scheduling, threads.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ovray.core.events import RequestSubmitted
+from ovray.core.ids import ReplicaId
+
+Tensors = tuple[NDArray[Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """Says how one request ended: with outputs, or with one error."""
+
+    #: In the order of the model's ports, memory of their own; ``None`` where there is an error.
+    outputs: Tensors | None
+    error: Exception | None
+    #: Where it was inferred last; ``None`` where it never got that far.
+    replica: ReplicaId | None
+    #: Seconds from submission to here.
+    total_s: float
+    #: What of it went by in the driver's queue, in the replica's, and in the inference; the rest is transport.
+    queued_s: float
+    replica_queued_s: float
+    infer_s: float
+    #: Rows of the tensor in which it was inferred, other requests' rows included; 0 where it was not.
+    batch_rows: int
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Call:
+    """One request between its submission and its end."""
+
+    asked: RequestSubmitted
+    tensors: Tensors
+    #: Called once, on the driver thread.
+    ended: Callable[[Ended], None]
+    submitted_s: float
+    #: Of the last sending.
+    sent_s: float | None = None
+    replica: ReplicaId | None = None

@@ -1,0 +1,93 @@
+"""Where the driver thread waits: for notes that other threads leave, and for sockets that have something to say.
+
+May not enter: what notes and sockets are about.  One thread takes out; any thread puts in.
+"""
+
+import contextlib
+import os
+import queue
+import selectors
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+
+class Mailbox:
+    """Is a queue whose taker also hears of readable sockets, without a thread between.
+
+    A thread that only reads a socket and passes on costs two wake-ups a message, some 50 us where nothing else
+    runs; so the taker waits for both at once.
+    """
+
+    def __init__(self) -> None:
+        self._notes: deque[Any] = deque()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # Not before nobody can put anything in any more: the number may be another file's by then.
+        weakref.finalize(self, os.close, self._wake)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wake, selectors.EVENT_READ, None)
+        #: Whether the taker sleeps, or is about to: who puts something in must wake it.
+        self._is_waiting = False
+
+    def put(self, note: Any) -> None:
+        """Leaves a note."""
+        self._notes.append(note)
+        if self._is_waiting:
+            os.eventfd_write(self._wake, 1)
+
+    def get(self, timeout: float) -> Any:
+        """Waits for a note and takes it.
+
+        Raises:
+            queue.Empty: none came within ``timeout`` seconds.
+        """
+        end_s = time.monotonic() + timeout
+        while not self._notes:
+            left_s = end_s - time.monotonic()
+            if left_s <= 0:
+                raise queue.Empty
+            self._wait(left_s)
+        return self._notes.popleft()
+
+    def get_all(self, timeout_s: float) -> list[Any]:
+        """Waits for a note or a socket; takes all the notes that there are, perhaps none."""
+        self._wait(0.0 if self._notes else timeout_s)
+        taken = []
+        with contextlib.suppress(IndexError):
+            while True:
+                taken.append(self._notes.popleft())
+        return taken
+
+    def watch(
+        self, file: int, on_readable: Callable[[], None], on_writable: Callable[[], None] | None = None
+    ) -> None:
+        """Calls back on the taker's thread whenever ``file`` can be read, or written; replaces an earlier watch.
+
+        To be called on the taker's thread, too.
+        """
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if on_writable else 0)
+        if file in self._selector.get_map():
+            self._selector.modify(file, events, (on_readable, on_writable))
+        else:
+            self._selector.register(file, events, (on_readable, on_writable))
+
+    def unwatch(self, file: int) -> None:
+        """Undoes ``watch``."""
+        self._selector.unregister(file)
+
+    def _wait(self, timeout_s: float) -> None:
+        self._is_waiting = True
+        # Who put a note in just before saw nobody waiting, so it has to be seen here.
+        found = self._selector.select(0.0 if self._notes else timeout_s)
+        self._is_waiting = False
+        for key, events in found:
+            if key.data is None:
+                os.eventfd_read(self._wake)
+                continue
+            on_readable, on_writable = key.data
+            if events & selectors.EVENT_WRITE:
+                on_writable()
+            if events & selectors.EVENT_READ and key.fd in self._selector.get_map():
+                on_readable()

@@ -1,0 +1,356 @@
+"""Serves requests from any thread over a set of replicas: the thread that drives them, and the way in.
+
+May not enter: what becomes of a request (request_loop.py), decisions (core), Ray (transport.py), OpenVINO's
+objects (runtime/).  Whatever changes the loop happens on the driver thread; others leave it a note in its inbox.
+"""
+
+import atexit
+import itertools
+import math
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as AnswerTimeoutError
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from numpy.typing import NDArray
+
+from ovray.core import events
+from ovray.core.ids import ReplicaId, RequestId
+from ovray.core.scheduler import Scheduler
+from ovray.core.snapshot import Snapshot
+from ovray.driver.calls import Call, Ended
+from ovray.driver.lifecycle import ReplicaSet, ReplicaStart
+from ovray.driver.messages import Replied
+from ovray.driver.request_loop import RequestLoop
+from ovray.driver.room import Room
+from ovray.driver.transport import Inbox, Transport
+from ovray.errors import InvariantError, OvrayError, ReplicaError
+from ovray.replica.workload import ReplicaReport
+
+T = TypeVar("T")
+
+#: What the driver thread may take to answer a question or to end; it never waits for long itself.
+ANSWER_TIMEOUT_S = 30.0
+
+#: How often those who wait look whether the pool still lives.
+_LOOK_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSnapshot:
+    """Says how a pool stands."""
+
+    scheduler: Snapshot
+    #: What the replicas turned out to be; also of those that were lost later.
+    reports: Mapping[ReplicaId, ReplicaReport]
+    starting: tuple[ReplicaId, ...]
+    #: Why replicas that were wanted did not take part, or left.
+    failures: Mapping[ReplicaId, Exception]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Errand:
+    """Something to be done on the driver thread."""
+
+    do: Callable[[], Any]
+    done: Future[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Closing:
+    """The last note in the inbox."""
+
+
+class TensorStorage(Protocol):
+    """Keeps the tensors of requests from their submission to their end.  Safe to use from many threads."""
+
+    def keep(self, tensor: NDArray[Any]) -> NDArray[Any]:
+        """Copies a tensor; the copy is C-contiguous."""
+        ...
+
+    def forget(self, kept: Iterable[NDArray[Any]]) -> None:
+        """Says that nobody needs these copies any more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carriage:
+    """Says how requests travel."""
+
+    #: What replicas know this driver by.
+    client: str
+    #: Where answers go; also takes what other threads want of the driver thread.
+    inbox: Inbox
+    #: Carries what is sent.
+    transport: Transport
+    #: Keeps tensors until they are sent for the last time.
+    storage: TensorStorage
+
+
+class RequestPool:
+    """Spreads requests over replicas that it starts and ends.  Safe to use from many threads.
+
+    ``open_pool`` (opening.py) makes one of a model and a device string.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        carriage: Carriage,
+        room: Room,
+        let_go: Callable[[], None],
+    ) -> None:
+        """Stores; ``start`` acts.
+
+        Args:
+            scheduler: must let as many requests wait as ``room`` has place for.
+            carriage: how they travel.
+            room: bounds the requests that have not ended.
+            let_go: is called last, when the replicas have ended.
+        """
+        self._inbox = carriage.inbox
+        self._transport = carriage.transport
+        self._storage = carriage.storage
+        self._room = room
+        self._let_go = let_go
+        self._replicas = ReplicaSet(carriage.transport)
+        self._loop = RequestLoop(scheduler, carriage.transport, self._replicas, carriage.client)
+        self._request_ids = itertools.count()
+        self._pid = os.getpid()
+        self._unfinished = _Countdown()
+        #: Set once, and then nothing is taken any more.
+        self._over: OvrayError | None = None
+        self._closing = False
+        self._first_ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ovray-driver", daemon=True)
+
+    # --- from any thread ------------------------------------------------------------------------------------
+
+    def start(self, wanted: Iterable[ReplicaStart]) -> None:
+        """Starts replicas and the driver thread; returns when the first replica is ready.
+
+        Raises:
+            ConfigError: no device can run the model.
+            ReplicaError: no replica could start.
+        """
+        _open_pools.add(self)
+        self._replicas.start(wanted)
+        self._thread.start()
+        while not self._first_ready.wait(_LOOK_S):
+            self.check_open()
+
+    def submit(
+        self,
+        tensors: Sequence[NDArray[Any]],
+        *,
+        ended: Callable[[Ended], None],
+        rows: int = 1,
+        priority: int = 0,
+        deadline_s: float | None = None,
+        pinned_to: str | None = None,
+    ) -> RequestId:
+        """Takes a request; waits while the pool has no room for it.
+
+        Args:
+            tensors: the inputs in the order of the model's ports; their bytes are taken before this returns.
+            ended: is called exactly once, on the driver thread: it must be quick and must not wait.
+            rows: how much work this is.
+            priority: higher goes first.
+            deadline_s: seconds from now after which it is not started any more; ``None`` is no deadline.
+            pinned_to: a replica's id or a ``host/device``; ``None`` is any.
+
+        Raises:
+            ReplicaError: the pool is closed or broken, or had no room before the deadline.
+        """
+        self.check_open()
+        size_bytes = sum(tensor.nbytes for tensor in tensors)
+        submitted_s = time.monotonic()
+        if not self._room.enter(size_bytes, deadline_s, self.check_open):
+            raise ReplicaError(
+                f"{self._room.max_requests} requests or {self._room.max_bytes >> 20} MiB of inputs were waiting or"
+                f" running, and none ended within the deadline of {deadline_s:g} s; the request was not taken"
+            )
+        taken = tuple(map(self._storage.keep, tensors))
+        request = RequestId(next(self._request_ids))
+        asked = events.RequestSubmitted(
+            request=request,
+            rows=rows,
+            priority=priority,
+            deadline_s=math.inf if deadline_s is None else submitted_s + deadline_s,
+            pinned_to=pinned_to,
+        )
+
+        def leave(how: Ended) -> None:
+            self._storage.forget(taken)
+            self._room.leave(size_bytes)
+            try:
+                ended(how)
+            finally:
+                self._unfinished.down()
+
+        self._unfinished.up()
+        self._inbox.put(Call(asked=asked, tensors=taken, ended=leave, submitted_s=submitted_s))
+        if not self._thread.is_alive():
+            # It may have looked into its inbox for the last time before the request was there.
+            self._end_what_is_left()
+        return request
+
+    def cancel(self, request: RequestId) -> None:
+        """Ends a request with an error, unless it has ended."""
+        self._inbox.put(events.RequestCancelled(request=request))
+
+    def snapshot(self) -> PoolSnapshot:
+        """Says how the pool stands.
+
+        Raises:
+            ReplicaError: the pool is closed or broken.
+        """
+        return self._on_driver_thread(
+            lambda: PoolSnapshot(
+                scheduler=self._loop.snapshot(),
+                reports=dict(self._replicas.reports),
+                starting=self._replicas.starting,
+                failures=dict(self._replicas.failures),
+            )
+        )
+
+    def set_priorities(self, devices: Sequence[str]) -> None:
+        """Gives the devices (``host/device``) a new order, first is best; those left out get no new work.
+
+        Raises:
+            ReplicaError: the pool is closed or broken.
+        """
+        order = tuple(devices)
+        self._on_driver_thread(lambda: self._loop.feed(events.PrioritiesChanged(devices=order)))
+
+    def drain(self, timeout_s: float) -> bool:
+        """Waits until every request that was taken has ended; says whether they did in time."""
+        return self._unfinished.wait(timeout_s)
+
+    def close(self) -> None:
+        """Ends the replicas; requests that have not ended end with an error.  A second call does nothing."""
+        if self._pid != os.getpid() or self._thread.ident is None:
+            return
+        self._inbox.put(_Closing())
+        if threading.current_thread() is not self._thread:
+            self._thread.join(ANSWER_TIMEOUT_S)
+
+    def check_open(self) -> None:
+        """Raises where nothing can be asked of this pool any more.
+
+        Raises:
+            ReplicaError: the pool is closed, broken, or belongs to the process that this one was forked from.
+        """
+        if self._over is not None:
+            raise self._over
+        if self._pid != os.getpid():
+            raise ReplicaError(
+                "this process was forked from the one that compiled the model, and its replicas answer only there;"
+                " compile in the child, or start it with the 'spawn' method of multiprocessing"
+            )
+
+    def _on_driver_thread(self, do: Callable[[], T]) -> T:
+        self.check_open()
+        done: Future[T] = Future()
+        self._inbox.put(_Errand(do=do, done=done))
+        if not self._thread.is_alive():
+            self._end_what_is_left()
+        try:
+            return done.result(ANSWER_TIMEOUT_S)
+        except AnswerTimeoutError as error:
+            raise InvariantError(f"the driver thread did not answer within {ANSWER_TIMEOUT_S:g} s") from error
+
+    # --- on the driver thread -------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._take(self._inbox.get_all(self._loop.due_in_s))
+                self._loop.tick()
+                if self._replicas.first_ready_s is not None:
+                    self._first_ready.set()
+            self._over = ReplicaError("the model was closed; compile it again to infer")
+        except OvrayError as error:
+            self._over = error
+        except Exception as error:  # noqa: BLE001 (whoever waits must hear of a bug in here)
+            self._over = InvariantError(f"the driver thread ended with {type(error).__name__}: {error}")
+            self._over.__cause__ = error
+        finally:
+            self._end_what_is_left()
+            self._transport.close()
+            self._let_go()
+
+    def _take(self, notes: Sequence[Any]) -> None:
+        calls = [note for note in notes if isinstance(note, Call)]
+        if calls:
+            self._loop.submit(calls)
+        replied = [note for note in notes if isinstance(note, Replied)]
+        if replied:
+            self._loop.take_replies(replied)
+        for note in notes:
+            if isinstance(note, (Call, Replied)):
+                continue
+            if isinstance(note, events.RequestCancelled):
+                self._loop.feed(note)
+            elif isinstance(note, _Errand):
+                _carry_out(note)
+            elif isinstance(note, _Closing):
+                self._closing = True
+            elif callable(note):
+                note()  # a transport's, which touches its sockets on this thread only
+            else:
+                self._loop.take(note)
+
+    def _end_what_is_left(self) -> None:
+        """Tells everybody who still waits for something that it will not come."""
+        error = self._over or ReplicaError("the driver thread has ended")
+        self._loop.end_all(error)
+        for note in self._inbox.get_all(0.0):
+            if isinstance(note, Call):
+                self._loop.refuse(note, error)
+            elif isinstance(note, _Errand):
+                note.done.set_exception(error)
+
+
+class _Countdown:
+    """Counts what is under way, and lets others wait until nothing is."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count = 0
+
+    def up(self) -> None:
+        with self._changed:
+            self._count += 1
+
+    def down(self) -> None:
+        with self._changed:
+            self._count -= 1
+            if self._count == 0:
+                self._changed.notify_all()
+
+    def wait(self, timeout_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self._count == 0, timeout_s)
+
+
+def _carry_out(errand: _Errand) -> None:
+    try:
+        errand.done.set_result(errand.do())
+    except OvrayError as error:
+        errand.done.set_exception(error)
+
+
+_open_pools: "weakref.WeakSet[RequestPool]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Ends replicas when the interpreter ends, requests in flight or not."""
+    for pool in list(_open_pools):
+        pool.close()

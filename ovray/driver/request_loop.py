@@ -1,0 +1,197 @@
+"""Carries requests between callers and replicas: the scheduler's commands become messages, the replicas' messages
+its events.
+
+May not enter: threads, waiting (pool.py), decisions (core), Ray (transport.py).  Everything here happens on one
+thread.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+from ovray.core import commands, events
+from ovray.core.ids import DispatchId, ReplicaId, RequestId
+from ovray.core.scheduler import Scheduler
+from ovray.core.snapshot import Snapshot
+from ovray.driver import messages
+from ovray.driver.calls import Call, Ended
+from ovray.driver.lifecycle import ReplicaSet
+from ovray.driver.transport import Transport
+from ovray.errors import DataError, OvrayError, ReplicaError
+from ovray.replica.envelope import Envelope, Reply, Request
+
+#: How often silent replicas are looked for, messages or not.
+TICK_S = 0.25
+
+
+class RequestLoop:
+    """Owns every request that has not ended."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        transport: Transport,
+        replicas: ReplicaSet,
+        client: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Stores.
+
+        Args:
+            scheduler: decides.
+            transport: carries what is sent.
+            replicas: those that serve.
+            client: what replicas know this driver by.
+            clock: seconds, on any clock that does not go back.
+        """
+        self._scheduler = scheduler
+        self._transport = transport
+        self._replicas = replicas
+        self._client = client
+        self._clock = clock
+        self._calls: dict[RequestId, Call] = {}
+        #: What replicas said of the dispatches that the scheduler is being told of, and the input's error that it
+        #: is being told of: the scheduler carries neither tensors nor exceptions.
+        self._replies: dict[DispatchId, Reply] = {}
+        self._input_error: Exception | None = None
+        self._wake_at_s: float | None = None
+        self._look_at_s = 0.0
+
+    @property
+    def due_in_s(self) -> float:
+        """Seconds until ``tick`` has something to do."""
+        next_s = self._look_at_s if self._wake_at_s is None else min(self._look_at_s, self._wake_at_s)
+        return max(0.0, next_s - self._clock())
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Takes in requests."""
+        self._calls.update((call.asked.request, call) for call in calls)
+        self._feed_all([call.asked for call in calls])
+
+    def take(self, message: messages.Message) -> None:
+        """Takes in what a replica said."""
+        match message:
+            case messages.Replied():
+                self.take_replies((message,))
+            case messages.Refused():
+                self._take_failure(message.replica, message.dispatch, message.error)
+            case messages.Answered():
+                raise AssertionError(f"requests are answered by replies, not by {message!r}")
+            case _:
+                for event in self._replicas.take(message):
+                    self.feed(event)
+
+    def tick(self) -> None:
+        """Does what is due by the clock.
+
+        Raises:
+            OvrayError: nobody works, nor is going to.
+        """
+        now_s = self._clock()
+        if now_s >= self._look_at_s:
+            self._look_at_s = now_s + TICK_S
+            snapshot = self._scheduler.snapshot()
+            for event in self._replicas.look_for_the_silent(snapshot):
+                self.feed(event)
+            error = self._replicas.error_if_none_is_left(self._scheduler.snapshot())
+            if error is not None:
+                raise error
+        if self._wake_at_s is not None and now_s >= self._wake_at_s:
+            self._wake_at_s = None
+            self.feed(events.TimerFired())
+
+    def feed(self, event: events.Event) -> None:
+        """Tells the scheduler, and carries out what it says."""
+        self._feed_all((event,))
+
+    def _feed_all(self, happened: Sequence[events.Event]) -> None:
+        for command in self._scheduler.handle_all(happened, self._clock()):
+            self._carry_out(command)
+
+    def snapshot(self) -> Snapshot:
+        return self._scheduler.snapshot()
+
+    def end_all(self, error: OvrayError) -> None:
+        """Ends every request that has not ended."""
+        for request in list(self._calls):
+            self._end(request, error)
+
+    def refuse(self, call: Call, error: OvrayError) -> None:
+        """Ends a request that was never taken in."""
+        self._calls[call.asked.request] = call
+        self._end(call.asked.request, error)
+
+    # --- messages become events -----------------------------------------------------------------------------
+
+    def take_replies(self, messages_: Sequence[messages.Replied]) -> None:
+        """Takes in what replicas answered."""
+        completed: list[events.Event] = []
+        for message in messages_:
+            for reply in message.replies:
+                dispatch = DispatchId(reply.dispatch)
+                if reply.error is None:
+                    self._replies[dispatch] = reply
+                    completed.append(events.Completed(replica=message.replica, dispatch=dispatch))
+        if completed:
+            self._feed_all(completed)
+            self._replies.clear()
+        for message in messages_:
+            for reply in message.replies:
+                if reply.error is not None:
+                    self._take_failure(message.replica, DispatchId(reply.dispatch), reply.error)
+
+    def _take_failure(self, replica: ReplicaId, dispatch: DispatchId, error: Exception) -> None:
+        is_input = isinstance(error, DataError)
+        cause = events.FailureCause.INPUT if is_input else events.FailureCause.DEVICE
+        text = str(error) if is_input else f"{replica}: {error}"
+        self._input_error = error if is_input else None
+        self.feed(events.Failed(replica=replica, dispatch=dispatch, cause=cause, message=text))
+        self._input_error = None
+
+    # --- commands become messages ---------------------------------------------------------------------------
+
+    def _carry_out(self, command: commands.Command) -> None:
+        match command:
+            case commands.SendEnvelope():
+                self._send(command)
+            case commands.DeliverResult():
+                self._end(command.request, self._replies[command.dispatch])
+            case commands.DeliverError():
+                self._end(command.request, self._input_error or ReplicaError(command.message))
+            case commands.CancelDispatch():
+                self._transport.cancel(command.replica, command.dispatch)
+            case commands.ProbeReplica():
+                self._transport.probe(command.replica)
+            case commands.ReleaseReplica():
+                self._transport.stop(command.replica)
+            case commands.WakeAt():
+                self._wake_at_s = command.at_s
+            case commands.AcceptRequest():
+                pass  # who submits has waited for room already
+            case _:
+                raise AssertionError(f"requests need no {command!r}")
+
+    def _send(self, command: commands.SendEnvelope) -> None:
+        now_s = self._clock()
+        sent = []
+        for dispatch, request in command.requests:
+            call = self._calls[request]
+            call.sent_s, call.replica = now_s, command.replica
+            sent.append(Request(dispatch=dispatch, tensors=call.tensors))
+        self._transport.send_requests(command.replica, Envelope(client=self._client, requests=tuple(sent)))
+
+    def _end(self, request: RequestId, how: Reply | Exception) -> None:
+        call = self._calls.pop(request)
+        now_s = self._clock()
+        reply = how if isinstance(how, Reply) else None
+        call.ended(
+            Ended(
+                outputs=None if reply is None else reply.outputs,
+                error=how if isinstance(how, Exception) else None,
+                replica=call.replica,
+                total_s=now_s - call.submitted_s,
+                queued_s=(now_s if call.sent_s is None else call.sent_s) - call.submitted_s,
+                replica_queued_s=0.0 if reply is None else reply.queued_s,
+                infer_s=0.0 if reply is None else reply.infer_s,
+                batch_rows=0 if reply is None else reply.batch_rows,
+            )
+        )

@@ -1,0 +1,68 @@
+"""Decides whether a replica joins requests, and opens the batch dimension of its model where that takes it.
+
+May not enter: devices, ray, queues.  What shows independence: batch_axis.py.
+"""
+
+from typing import Literal, NamedTuple
+
+import openvino as ov
+
+from ovray.replica.engine import BatchVerdict
+from ovray.replica.joining import Joining
+from ovray.replica.model import last_line
+from ovray.replica.workload import Batching, Merging
+
+#: Rows that ``auto`` joins at the most; what is worth it, it learns (benefit.py).
+AUTO_MAX_ROWS = 256
+
+
+class Opened(NamedTuple):
+    """Is a model as it will be compiled."""
+
+    model: ov.Model
+    #: ``None``: requests are not joined.
+    joining: Joining | None
+    #: ``None``: nobody asked.
+    verdict: BatchVerdict | None
+
+
+def open_for_joining(model: ov.Model, batch_size: int | Literal["auto"], batching: Batching) -> Opened:
+    """Decides; returns a copy of the model if it had to be changed."""
+    if batch_size == 1 or batching.merging is Merging.NEVER:
+        return Opened(model, None, None)
+    verdict = (
+        _first_dimensions(model) if batching.merging is Merging.ALWAYS else BatchVerdict(reason="not examined")
+    )
+    if verdict.input_axes is None or verdict.output_axes is None:
+        return Opened(model, None, verdict)
+    opened = model.clone()
+    shapes = [_with_open(port, axis) for port, axis in zip(model.inputs, verdict.input_axes, strict=True)]
+    try:
+        opened.reshape(dict(enumerate(shapes)))
+    except RuntimeError as error:
+        refusal = f"the graph cannot be given an open batch dimension: {last_line(error)}"
+        return Opened(model, None, BatchVerdict(reason=refusal))
+    joining = Joining(
+        input_axes=verdict.input_axes,
+        output_axes=verdict.output_axes,
+        max_rows=AUTO_MAX_ROWS if batch_size == "auto" else batch_size,
+    )
+    return Opened(opened, joining, verdict)
+
+
+def _with_open(port: ov.Output, axis: int) -> ov.PartialShape:
+    shape = port.get_partial_shape()
+    if shape[axis].is_static:
+        shape[axis] = ov.Dimension(-1)
+    return shape
+
+
+def _first_dimensions(model: ov.Model) -> BatchVerdict:
+    ranks = [port.get_partial_shape().rank for port in (*model.inputs, *model.outputs)]
+    if any(rank.is_static and rank.get_length() == 0 for rank in ranks):
+        return BatchVerdict(reason="an input or output is a scalar, which has no rows")
+    return BatchVerdict(
+        reason="the caller vouches for it",
+        input_axes=(0,) * len(model.inputs),
+        output_axes=(0,) * len(model.outputs),
+    )

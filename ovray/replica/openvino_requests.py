@@ -1,0 +1,300 @@
+"""Answers requests on one OpenVINO device: compile, warm up where shapes allow it, infer, and find faults' causes.
+
+May not enter: ray, queues, placement.  Whoever makes an engine has pinned the process before (pinning.py).
+
+Inputs are copied into tensors that the infer request owns, and outputs out of them.  No array is ever shared with
+OpenVINO: on dynamic CPU models an inference that copies its input may write it into the array that an earlier
+inference had shared, long after that array was freed.
+"""
+
+import statistics
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from ovray.errors import ConfigError, DataError, ReplicaError
+from ovray.replica.compiling import (
+    compile_for,
+    plain_property,
+    requests_wanted,
+    text_property,
+    whole_number,
+)
+from ovray.replica.element_types import PACKED_TYPES, TEXT, to_bytes, to_text
+from ovray.replica.engine import EngineInfo
+from ovray.replica.envelope import Request, TensorShape
+from ovray.replica.graph_check import GraphCheck
+from ovray.replica.joinable import open_for_joining
+from ovray.replica.joining import Joining, joined_shape, lay_into, split_rows
+from ovray.replica.model import describe, last_line, unpack
+from ovray.replica.request_check import check, shape_of, zeros_for
+from ovray.replica.request_engine import InferenceFailedError, Inferred, Lane, Outputs
+from ovray.replica.signature import Signature
+from ovray.replica.workload import RequestWorkload
+
+#: Warm-up: inferences one at a time, then as many rounds of all lanes at once; each part ends at this time, too.
+_WARM_UP_ROUNDS = 3
+_WARM_UP_LIMIT_S = 2.0
+
+
+class OpenVINORequests:
+    """Owns one compiled model; see ``RequestEngine``."""
+
+    def __init__(self, workload: RequestWorkload, device: str, properties: Mapping[str, str]) -> None:
+        """Compiles and warms up.
+
+        Args:
+            workload: the model as the user gave it, and how requests are joined.
+            device: OpenVINO's name, ``CPU`` or ``GPU.0``.
+            properties: OpenVINO properties by name.
+
+        Raises:
+            CompileError: OpenVINO refused the model or a property.
+        """
+        model = unpack(workload.model)
+        self._signature = describe(model)
+        # Requests are joined for the sake of throughput; one that asks for latency is run at once and alone.
+        wants_latency = properties.get("PERFORMANCE_HINT") == "LATENCY"
+        opened = open_for_joining(model, 1 if wants_latency else workload.batching.batch_size, workload.batching)
+        self._joining = opened.joining
+        self._graph = GraphCheck(workload.model)
+        self._good_shapes = _least_shapes(model)
+        self._compiled, compile_s = compile_for(device, opened.model, properties)
+        nireq = requests_wanted(self._compiled, properties)
+        self._lanes = [_OpenVINOLane(self, self._compiled.create_infer_request()) for _ in range(nireq)]
+        first_inference_ms, rate_rows_per_s = self._warm_up(model)
+        self._info = EngineInfo(
+            nireq=nireq,
+            batch_rows=1,
+            streams=whole_number(self._compiled, "NUM_STREAMS"),
+            threads=whole_number(self._compiled, "INFERENCE_NUM_THREADS"),
+            precision=text_property(self._compiled, "INFERENCE_PRECISION_HINT"),
+            execution_devices=tuple(self._compiled.get_property("EXECUTION_DEVICES")),
+            compile_s=compile_s,
+            first_inference_ms=first_inference_ms,
+            rate_rows_per_s=rate_rows_per_s,
+            model_name=text_property(self._compiled, "NETWORK_NAME"),
+            max_joined_rows=1 if self._joining is None else self._joining.max_rows,
+            batch=opened.verdict,
+        )
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    @property
+    def joining(self) -> Joining | None:
+        return self._joining
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        return self._lanes
+
+    @property
+    def signature(self) -> Signature:
+        """Describes the model as the user gave it."""
+        return self._signature
+
+    def check(self, request: Request) -> None:
+        check(request, self._signature)
+
+    def sample(self) -> Request:
+        return zeros_for(self._signature.inputs, self._good_shapes)
+
+    def note_good(self, request: Request) -> None:
+        """Remembers the shapes of a request that was answered, or that the graph takes."""
+        self._good_shapes = tuple(shape_of(request, index) for index in range(len(request.tensors)))
+
+    def refusal(self, request: Request) -> str | None:
+        """Says why the graph cannot take a request's shapes on any device; ``None`` if it can."""
+        return self._graph.refusal(tuple(shape_of(request, index) for index in range(len(request.tensors))))
+
+    def read_property(self, name: str) -> Any:
+        return plain_property(self._compiled, name)
+
+    def export_model(self) -> bytes:
+        try:
+            exported = self._compiled.export_model()
+        except RuntimeError as error:
+            raise ConfigError(f"the device cannot export the model ({last_line(error)})") from error
+        return bytes(exported.getbuffer())
+
+    def _warm_up(self, model: ov.Model) -> tuple[float | None, float | None]:
+        """Returns the milliseconds of one inference, and the rows per second of all lanes; each of one request."""
+        if not _has_one_shape_a_row(model):
+            return None, None
+        request = self.sample()
+        rows = (self._joining.rows_of(request) if self._joining else None) or 1
+        try:
+            alone_s = [self._lanes[0].infer([request]).infer_s]
+            end_s = time.monotonic() + _WARM_UP_LIMIT_S
+            while len(alone_s) < _WARM_UP_ROUNDS and time.monotonic() < end_s:
+                alone_s.append(self._lanes[0].infer([request]).infer_s)
+            return statistics.median(alone_s) * 1000, rows * self._warm_up_all(request)
+        except InferenceFailedError:
+            # Zeros need not be legal, as where they are counted or divided by.  Real requests are still to come.
+            return None, None
+
+    def _warm_up_all(self, request: Request) -> float:
+        """Returns inferences per second with every lane busy."""
+        done = []
+        began_s = time.monotonic()
+
+        def run(lane: Lane) -> None:
+            for _ in range(_WARM_UP_ROUNDS):
+                lane.infer([request])
+                done.append(lane)
+                if time.monotonic() - began_s > _WARM_UP_LIMIT_S:
+                    break
+
+        with ThreadPoolExecutor(max_workers=len(self._lanes), thread_name_prefix="warm-up") as threads:
+            for running in [threads.submit(run, lane) for lane in self._lanes]:
+                running.result()
+        return len(done) / max(time.monotonic() - began_s, 1e-9)
+
+
+class _OpenVINOLane:
+    """Is one infer request; see ``Lane``."""
+
+    def __init__(self, engine: OpenVINORequests, request: ov.InferRequest) -> None:
+        self._engine = engine
+        self._infer_request = request
+        self._one_at_a_time = threading.Lock()
+
+    def infer(self, requests: Sequence[Request]) -> Inferred:
+        with self._one_at_a_time:
+            try:
+                self._fill(requests)
+                began_s = time.monotonic()
+                self._infer_request.start_async()
+                self._infer_request.wait()
+                infer_s = time.monotonic() - began_s
+            except RuntimeError as error:
+                raise InferenceFailedError(last_line(error)) from error
+            return Inferred(self._split(requests), infer_s)
+
+    def blame(self, request: Request, failure: InferenceFailedError) -> Exception:
+        """Asks the graph, which needs no device, whether it can take the shapes; then tries the device.
+
+        OpenVINO raises the same RuntimeError for both.
+        """
+        refusal = self._engine.refusal(request)
+        if refusal is not None:
+            return _input_error(request, self._engine.signature, refusal)
+        try:
+            self.infer([self._engine.sample()])
+        except InferenceFailedError as second:
+            return ReplicaError(
+                f"the inference failed ({failure}), and so did one of zeros after it ({second}); the device is"
+                " taken to be at fault"
+            )
+        return _input_error(request, self._engine.signature, str(failure))
+
+    def _fill(self, requests: Sequence[Request]) -> None:
+        for index, port in enumerate(self._engine.signature.inputs):
+            tensor = self._infer_request.get_input_tensor(index)
+            if len(requests) > 1:
+                _fill_joined(tensor, [request.tensors[index] for request in requests], self._axis(index))
+                continue
+            array = requests[0].tensors[index]
+            _set_shape(tensor, shape_of(requests[0], index))
+            if port.element_type == TEXT:
+                _fill_text(tensor, array)
+            else:
+                tensor.data[...] = array
+
+    def _axis(self, index: int) -> int:
+        assert self._engine.joining is not None, "only engines that join get several requests"
+        return self._engine.joining.input_axes[index]
+
+    def _split(self, requests: Sequence[Request]) -> list[Outputs]:
+        tensors = [
+            self._infer_request.get_output_tensor(index) for index in range(len(self._engine.signature.outputs))
+        ]
+        if len(requests) == 1:
+            self._engine.note_good(requests[0])
+            return [_alone(tensors)]
+        joining = self._engine.joining
+        assert joining is not None, "only engines that join get several requests"
+        rows = [joining.rows_of(request) or 0 for request in requests]
+        columns = []
+        for tensor, axis in zip(tensors, joining.output_axes, strict=True):
+            shape = tuple(tensor.shape)
+            if len(shape) <= axis or shape[axis] != sum(rows):
+                raise InferenceFailedError(
+                    f"an output of the shape {list(shape)} for {sum(rows)} rows cannot be split by rows"
+                )
+            columns.append(split_rows(_contents(tensor), rows, axis))
+        return [Outputs(tensors=tuple(parts)) for parts in zip(*columns, strict=True)]
+
+
+def _input_error(request: Request, signature: Signature, reason: str) -> DataError:
+    inputs = ", ".join(
+        f"{port.name!r} {list(shape_of(request, index))}" for index, port in enumerate(signature.inputs)
+    )
+    return DataError(
+        f"the model cannot take these inputs: {inputs} ({reason}); the replica is in good order; change the inputs"
+    )
+
+
+def _fill_joined(tensor: ov.Tensor, arrays: Sequence[NDArray[Any]], axis: int) -> None:
+    _set_shape(tensor, joined_shape(arrays, axis))
+    if tensor.element_type == ov.Type.string:
+        _fill_text(tensor, np.concatenate(arrays, axis=axis))
+    else:
+        lay_into(tensor.data, arrays, axis)
+
+
+def _set_shape(tensor: ov.Tensor, shape: TensorShape) -> None:
+    if tuple(tensor.shape) != shape:
+        tensor.shape = shape
+
+
+def _fill_text(tensor: ov.Tensor, array: NDArray[Any]) -> None:
+    if array.size:  # OpenVINO refuses an empty list
+        tensor.bytes_data = to_bytes(array)
+
+
+def _alone(tensors: Sequence[ov.Tensor]) -> Outputs:
+    packed = any(tensor.element_type.get_type_name() in PACKED_TYPES for tensor in tensors)
+    return Outputs(
+        tensors=tuple(_contents(tensor).copy() for tensor in tensors),
+        shapes=tuple(tuple(tensor.shape) for tensor in tensors) if packed else None,
+    )
+
+
+def _contents(tensor: ov.Tensor) -> NDArray[Any]:
+    """Returns what a tensor holds: its own memory, but for text."""
+    if tensor.element_type == ov.Type.string:
+        shape = tuple(tensor.shape)
+        return to_text(tensor.bytes_data, shape) if tensor.size else np.empty(shape, dtype=np.object_)
+    contents: NDArray[Any] = tensor.data
+    return contents
+
+
+def _least_shapes(model: ov.Model) -> tuple[TensorShape, ...]:
+    """Returns the least shapes that the inputs may have, with at least 1 where that is open."""
+    return tuple(_least_shape(port.get_partial_shape()) for port in model.inputs)
+
+
+def _least_shape(shape: ov.PartialShape) -> TensorShape:
+    if shape.rank.is_dynamic:
+        return (1,)
+    return tuple(
+        dimension.get_length() if dimension.is_static else max(1, dimension.get_min_length())
+        for dimension in shape
+    )
+
+
+def _has_one_shape_a_row(model: ov.Model) -> bool:
+    """Tells whether nothing but the first dimension of inputs is open."""
+    shapes = [port.get_partial_shape() for port in model.inputs]
+    return all(
+        shape.rank.is_static and all(dimension.is_static for dimension in list(shape)[1:]) for shape in shapes
+    )

@@ -1,0 +1,80 @@
+"""Serves requests in this process, with real OpenVINO and no Ray, for tests of what a replica does with them."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import openvino as ov
+
+from ovray.replica.envelope import Envelope, Reply, Request
+from ovray.replica.model import pack
+from ovray.replica.openvino_requests import OpenVINORequests
+from ovray.replica.request_engine import RequestEngine
+from ovray.replica.serving import RequestServer
+from ovray.replica.workload import Batching, Merging, RequestWorkload
+
+#: For waits that end at once unless something is broken.
+DEADLINE_S = 60.0
+
+#: No batches, and the same numbers on every machine.
+ALONE = Batching(merging=Merging.NEVER)
+F32 = {"INFERENCE_PRECISION_HINT": "f32"}
+
+
+def an_engine(model: ov.Model, batching: Batching = ALONE, **properties: str) -> OpenVINORequests:
+    return OpenVINORequests(RequestWorkload(model=pack(model), batching=batching), "CPU", {**F32, **properties})
+
+
+@contextmanager
+def a_server(engine: RequestEngine, batching: Batching = ALONE) -> Iterator[RequestServer]:
+    server = RequestServer(engine, batching)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@contextmanager
+def serving(model: ov.Model, batching: Batching = ALONE, **properties: str) -> Iterator[RequestServer]:
+    with a_server(an_engine(model, batching, **properties), batching) as server:
+        yield server
+
+
+def an_envelope(inputs: Sequence[Sequence[Any]], client: str = "a driver", first: int = 0) -> Envelope:
+    """One request for each list of input arrays, numbered from ``first``."""
+    return Envelope(
+        client=client,
+        requests=tuple(
+            Request(dispatch=number, tensors=tuple(np.asarray(array) for array in arrays))
+            for number, arrays in enumerate(inputs, first)
+        ),
+    )
+
+
+class Answers:
+    """Collects replies as they come, from any thread."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._replies: list[Reply] = []
+
+    def __call__(self, replies: Sequence[Reply]) -> None:
+        with self._changed:
+            self._replies += replies
+            self._changed.notify_all()
+
+    def wait_for(self, count: int) -> list[Reply]:
+        """Waits for so many replies and returns them as they came."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self._replies) >= count, DEADLINE_S), "no answer in time"
+            return list(self._replies)
+
+
+def alone(model: ov.Model, tensors: Sequence[np.ndarray], **properties: str) -> list[np.ndarray]:
+    """What plain OpenVINO gives for one request."""
+    compiled = ov.Core().compile_model(model, "CPU", {**F32, **properties})
+    results = compiled.create_infer_request().infer(list(tensors))
+    return [results[index].copy() for index in range(len(model.outputs))]

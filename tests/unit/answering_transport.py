@@ -1,0 +1,119 @@
+"""A transport whose replicas are threads of the test: each answers requests with their tensors doubled.
+
+It carries what it is given and loses what it is told to lose; it decides nothing.
+"""
+
+import queue
+import random
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ovray.core.ids import DispatchId, ReplicaId
+from ovray.devices.records import ReplicaSpec
+from ovray.driver.messages import Gone, Replied, Started, StartFailed
+from ovray.driver.transport import Inbox
+from ovray.errors import DataError, ReplicaError
+from ovray.replica.engine import EngineInfo
+from ovray.replica.envelope import Envelope, Reply, Request
+from ovray.replica.workload import ReplicaReport
+
+
+class AnsweringTransport:
+    """Is ``Transport`` for requests."""
+
+    def __init__(self, inbox: Inbox, seed: int = 0) -> None:
+        self.inbox = inbox
+        self.chance = random.Random(seed)
+        self.is_closed = False
+        #: Replicas that cannot start, and why.
+        self.refusing: dict[ReplicaId, Exception] = {}
+        #: Replicas whose device fails at everything.
+        self.broken: set[ReplicaId] = set()
+        #: Held back while set.
+        self.hold = threading.Event()
+        self.received: list[tuple[ReplicaId, Request]] = []
+        self.cancelled: list[DispatchId] = []
+        self._mail: dict[ReplicaId, queue.SimpleQueue[Envelope | None]] = {}
+
+    def start(self, spec: ReplicaSpec, properties: Mapping[str, str]) -> None:
+        if spec.id in self.refusing:
+            self.inbox.put(StartFailed(replica=spec.id, error=self.refusing[spec.id]))
+            return
+        self._mail[spec.id] = queue.SimpleQueue()
+        threading.Thread(target=self._serve, args=(spec.id,), daemon=True).start()
+        self.inbox.put(Started(replica=spec.id, report=_report(nireq=2)))
+
+    def send_requests(self, replica: ReplicaId, envelope: Envelope) -> None:
+        self.received += [(replica, request) for request in envelope.requests]
+        if replica in self._mail:
+            self._mail[replica].put(envelope)
+        else:
+            self.inbox.put(Gone(replica=replica, reason="is gone"))
+
+    def send(self, replica: ReplicaId, dispatch: DispatchId, job: int, piece: Any) -> None:
+        raise AssertionError("requests only")
+
+    def cancel(self, replica: ReplicaId, dispatch: DispatchId) -> None:
+        self.cancelled.append(dispatch)
+
+    def probe(self, replica: ReplicaId) -> None:
+        return
+
+    def stop(self, replica: ReplicaId) -> None:
+        mail = self._mail.pop(replica, None)
+        if mail is not None:
+            mail.put(None)
+
+    def close(self) -> None:
+        self.is_closed = True
+        for replica in list(self._mail):
+            self.stop(replica)
+
+    def kill(self, replica: ReplicaId) -> None:
+        """Ends a replica with all that it holds, as the kernel would."""
+        self.stop(replica)
+        self.inbox.put(Gone(replica=replica, reason="was killed"))
+
+    def _serve(self, replica: ReplicaId) -> None:
+        mail = self._mail[replica]
+        while (envelope := mail.get()) is not None:
+            while self.hold.is_set():
+                time.sleep(0.001)
+            time.sleep(self.chance.random() * 0.001)
+            if replica in self._mail:
+                replies = [self._reply(replica, request) for request in envelope.requests]
+                self.inbox.put(Replied(replica=replica, replies=replies))
+
+    def _reply(self, replica: ReplicaId, request: Request) -> Reply:
+        error: Exception | None = None
+        if replica in self.broken:
+            error = ReplicaError("the device is broken")
+        elif np.isnan(request.tensors[0]).any():
+            error = DataError("the input holds a NaN")
+        return Reply(
+            dispatch=request.dispatch,
+            outputs=None if error else tuple(2 * tensor for tensor in request.tensors),
+            error=error,
+            queued_s=0.0,
+            infer_s=0.0,
+            batch_rows=1,
+        )
+
+
+def _report(nireq: int) -> ReplicaReport:
+    engine = EngineInfo(
+        nireq=nireq,
+        batch_rows=1,
+        streams=nireq,
+        threads=1,
+        precision="f32",
+        execution_devices=("CPU",),
+        compile_s=0.0,
+        first_inference_ms=1.0,
+        rate_rows_per_s=1000.0,
+    )
+    return ReplicaReport(pid=0, engine=engine, memory_policy=None, rss_mb=0.0)
