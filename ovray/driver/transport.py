@@ -169,7 +169,11 @@ class RayTransport:
             error = _error_of(answer)
             if error is None:
                 self._inbox.put(Answered(replica=replica, dispatch=dispatch, result=answer.result(), rows=rows))
-            elif isinstance(error, ReplicaLostError):
+                return
+            if rows is not None:
+                # It holds the same error, and Ray reports those that nobody has looked at.
+                self._watch(rows, lambda _: None)
+            if isinstance(error, ReplicaLostError):
                 self._inbox.put(Gone(replica=replica, reason=str(error)))
             else:
                 self._inbox.put(Refused(replica=replica, dispatch=dispatch, error=error))

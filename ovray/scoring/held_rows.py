@@ -16,6 +16,7 @@ import pyarrow as pa
 import ray
 
 from ovray.errors import ConfigError, DataError
+from ovray.scoring.cells import is_list
 from ovray.scoring.files import one_line
 from ovray.scoring.held import Held, HeldFrame
 from ovray.scoring.records import Block, Slice, StoredTable
@@ -161,7 +162,7 @@ class HeldRows:
     def _within(self, start: int, stop: int) -> list[tuple[Held, int, int]]:
         """Returns the batches that rows lie in, with where these rows start and stop in each."""
         with self._lock:
-            batches = [one for one in self._batches if one.start < stop and start < one.stop]
+            batches = [one for one in self._batches if max(start, one.start) < min(stop, one.stop)]
         return [(one.held, max(start, one.start) - one.start, min(stop, one.stop) - one.start) for one in batches]
 
     def _typed(self, table: pa.Table) -> pa.Table:
@@ -170,15 +171,33 @@ class HeldRows:
         return table if table.schema == schema else table.cast(schema)
 
     def _check(self, held: Held, number: int) -> None:
+        if not held.table.num_rows:
+            return  # what has no rows often has no types either
         absent = [name for name in self._columns if name not in held.table.schema.names]
         if absent:
             raise DataError(f"batch {number} of {self.name} has no column {absent[0]!r}, the first batch has")
         for name in self._columns:
             if name in held.unfit and name not in self.unfit:
                 raise DataError(f"batch {number} of {self.name}: column {name!r}: {held.unfit[name]}")
-        try:
-            self._typed(held.table.slice(0, 0).select(self._columns))
-        except (pa.ArrowException, ValueError) as error:
-            raise DataError(
-                f"batch {number} of {self.name} has columns of other types than the first: {one_line(error)}"
-            ) from error
+            found, wanted = held.table.schema.field(name).type, self.schema.field(name).type
+            if not _can_become(found, wanted):
+                raise DataError(
+                    f"batch {number} of {self.name}: column {name!r} is {found}, in the first batch {wanted}"
+                )
+
+
+def _can_become(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Returns whether values are of the same sort: Arrow would also make numbers of text."""
+    return found == wanted or pa.types.is_null(found) or _sort(found) == _sort(wanted)
+
+
+def _sort(of: pa.DataType) -> str:
+    kinds, depth = pa.types, 0
+    while is_list(of) or kinds.is_dictionary(of):
+        depth += is_list(of)
+        of = of.value_type
+    if kinds.is_integer(of) or kinds.is_floating(of) or kinds.is_boolean(of) or kinds.is_decimal(of):
+        return f"numbers in {depth} lists"
+    if kinds.is_string(of) or kinds.is_large_string(of) or kinds.is_string_view(of):
+        return f"text in {depth} lists"
+    return f"{of} in {depth} lists"

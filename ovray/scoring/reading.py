@@ -12,7 +12,7 @@ from ovray.errors import ConfigError, DataError
 from ovray.scoring.dataset import DataSet
 from ovray.scoring.files import file_info, one_line
 from ovray.scoring.inputs import open_rows
-from ovray.scoring.records import FileRef, Rows, RowSource, RowsRef, Slice
+from ovray.scoring.records import FileRef, Rows, RowSource, RowsRef, Slice, StoredTable
 
 #: Rows that show what a column holds: enough to see lists of different lengths, few enough for rows of images.
 SAMPLE_ROWS = 16
@@ -76,6 +76,8 @@ class RowReader:
             for batch in source.read(block, start, stop):
                 yield Rows(file=one.ref.name, first_row=first_row, batch=_with_schema(batch, self._schema))
                 first_row += batch.num_rows
+        if isinstance(one.ref, StoredTable):
+            self.close()  # costs nothing to open again, and takes room in the store as long as it is open
 
     def _open(self, one: Slice) -> RowSource:
         if self._source is None or self._ref != one.ref:
