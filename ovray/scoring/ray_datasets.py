@@ -59,19 +59,15 @@ def blocks_of(dataset: Any, *, limit: int | None, wait_s: float) -> list[InputFi
     if not isinstance(wanted, MaterializedDataset):
         _wait_for_cpu(wait_s)
         wanted = wanted.materialize()
-    found: list[InputFile] = []
-    for bundle in wanted.iter_internal_ref_bundles():
-        for entry, part in zip(bundle.blocks, bundle.slices, strict=True):
-            if entry.metadata.num_rows:
-                name = f"block {len(found)} of the Dataset"
-                if isinstance(bundle.schema, pa.Schema) and part is None:
-                    ref = StoredTable(name=name, reference=entry.ref)
-                    found.append(stored(ref, bundle.schema, entry.metadata.num_rows, entry.metadata.size_bytes))
-                else:
-                    found.append(_converted(name, entry.ref, part))
-    if not found:
+    parts = [
+        (entry.ref, None if part is None else (part.start_offset, part.end_offset))
+        for bundle in wanted.iter_internal_ref_bundles()
+        for entry, part in zip(bundle.blocks, bundle.slices, strict=True)
+        if entry.metadata.num_rows
+    ]
+    if not parts:
         raise ConfigError("the Dataset has no rows")
-    return found
+    return _look_into(parts)
 
 
 def head_of(block: InputFile, rows: int) -> pa.RecordBatch:
@@ -109,13 +105,21 @@ def _cpus(asked: Callable[[], Any]) -> float:
     return float(asked().get("CPU", 0.0))
 
 
-def _converted(name: str, reference: Any, part: Any) -> InputFile:
-    """Has a block of pandas', or a part of a block, become an Arrow table, where it is."""
-    span = None if part is None else (part.start_offset, part.end_offset)
-    task: Any = ray.remote(num_cpus=0, num_returns=2)(_to_arrow)
-    table, described = task.remote(reference, span)
-    schema, rows, size_bytes = _answer(described, name)
-    return stored(StoredTable(name=name, reference=table), schema, rows, size_bytes)
+def _look_into(parts: list[tuple[Any, tuple[int, int] | None]]) -> list[InputFile]:
+    """Has each block say what it holds, where it is; those of pandas' and parts become Arrow tables there.
+
+    What Ray Data notes of a block is often what it found in the first: a column may be of nulls alone there.
+    """
+    # No CPU is claimed: this is over before replicas claim theirs.
+    task: Any = ray.remote(num_cpus=0, num_returns=2)(_look)
+    looks = [task.remote(reference, span) for reference, span in parts]
+    found = []
+    for number, ((reference, _), (table, described)) in enumerate(zip(parts, looks, strict=True)):
+        name = f"block {number} of the Dataset"
+        is_new, schema, rows, size_bytes = _answer(described, name)
+        ref = StoredTable(name=name, reference=table if is_new else reference)
+        found.append(stored(ref, schema, rows, size_bytes))
+    return found
 
 
 def _answer(reference: Any, name: str) -> Any:
@@ -125,13 +129,15 @@ def _answer(reference: Any, name: str) -> Any:
         raise DataError(f"{name} cannot be looked into: {one_line(error)}") from error
 
 
-def _to_arrow(block: Any, span: tuple[int, int] | None) -> tuple[pa.Table, tuple[pa.Schema, int, int]]:
+def _look(block: Any, span: tuple[int, int] | None) -> tuple[pa.Table | None, tuple[bool, pa.Schema, int, int]]:
+    """Returns a table where the block is none, and what it holds: whether it is new, schema, rows and bytes."""
     from ray.data.block import BlockAccessor
 
     table: pa.Table = BlockAccessor.for_block(block).to_arrow()
     if span is not None:
         table = table.slice(span[0], span[1] - span[0])
-    return table, (table.schema, table.num_rows, table.nbytes)
+    is_new = span is not None or not isinstance(block, pa.Table)
+    return table if is_new else None, (is_new, table.schema, table.num_rows, table.nbytes)
 
 
 def _head(table: pa.Table, rows: int) -> pa.Table:
