@@ -23,7 +23,7 @@ test: install
 # Nothing else should run meanwhile: both sides of a ratio need every core.
 bench: install
 	$(BIN)/python -m tests.benchmarks.scheduler_cost
-	$(BIN)/python -m tests.benchmarks.scoring
+	$(BIN)/python -m tests.benchmarks.scoring --json build/bench-scoring.json
 
 lint: install
 	$(BIN)/ruff check .

@@ -4,18 +4,22 @@ import datetime
 import decimal
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ovray.errors import DataError
 from ovray.replica.signature import Port, Signature
+from ovray.scoring.bad_rows import BadRows, Stage
 from ovray.scoring.dataset import DataSet
 from ovray.scoring.files import find_files
 from ovray.scoring.inputs import inspect
+from ovray.scoring.on_error import ErrorOptions, OnError
 from ovray.scoring.reading import RowReader
-from ovray.scoring.records import Rows
+from ovray.scoring.records import Rows, Unreadable
 
 
 def a_parquet_file(path: Path, table: pa.Table, *, rows_per_group: int = 1000) -> Path:
@@ -46,18 +50,38 @@ def as_json_lines(table: pa.Table) -> bytes:
     return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in table.to_pylist())
 
 
-def a_data_set(*inputs: str | Path, limit: int | None = None) -> DataSet:
+def a_data_set(*inputs: str | Path, limit: int | None = None, on_error: OnError = OnError.RAISE) -> DataSet:
     """Find, inspect and join files."""
-    return DataSet([inspect(ref) for ref in find_files(inputs)], limit=limit)
+    return DataSet([inspect(ref, on_error=on_error) for ref in find_files(inputs)], limit=limit)
 
 
 def read_all(data: DataSet, *, columns: Sequence[str] | None = None, rows_per_batch: int = 7) -> pa.Table:
     """Read a whole data set as a replica would."""
     schema = pa.schema([data.schema.field(name) for name in columns or data.schema.names])
-    reader = RowReader(schema, rows_per_batch=rows_per_batch)
-    batches = [rows.batch for rows in reader.read(data.slices(0, data.rows))]
-    reader.close()
+    batches, bad = read_apart(data, schema, rows_per_batch=rows_per_batch)
+    if bad.count:
+        run = next(bad.runs())
+        raise DataError(f"{bad.name_rows(run.start, run.stop)}: {run.problem}")
     return pa.Table.from_batches(batches, schema)
+
+
+def read_apart(
+    data: DataSet, schema: pa.Schema, *, rows_per_batch: int = 7
+) -> tuple[list[pa.RecordBatch], BadRows]:
+    """Read a whole data set; returns the rows that can be read, and account of the others."""
+    slices = data.slices(0, data.rows)
+    bad = BadRows((0, data.rows), slices, ErrorOptions(on_error=OnError.RECORD))
+    batches: list[pa.RecordBatch] = []
+    at = 0
+    with closing(RowReader(schema, rows_per_batch=rows_per_batch)) as reader:
+        for rows in reader.read(slices):
+            if isinstance(rows, Unreadable):
+                bad.add(at, at + rows.rows, Stage.READ, rows.problem)
+                at += rows.rows
+            else:
+                batches.append(rows.batch)
+                at += rows.batch.num_rows
+    return batches, bad
 
 
 def some_rows(columns: dict[str, pa.Array], *, first_row: int = 0) -> Rows:

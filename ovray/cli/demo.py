@@ -25,7 +25,8 @@ def demo(
 
     from ovray import digits
     from ovray.cli.printing import standard_output
-    from ovray.cli.progress import display, print_report
+    from ovray.cli.progress import display
+    from ovray.cli.result_table import print_report
     from ovray.driver.placement import PlacementOptions
     from ovray.scoring.options import ScoreOptions
     from ovray.scoring.score import run

@@ -31,6 +31,14 @@ AddressOption = Annotated[
 ShareCoresOption = Annotated[
     bool, typer.Option("--share-cores", help="Run on cores that others hold, unpinned; slower for both.")
 ]
+MaxReplicasOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="At most so many replicas, also when hosts join."),
+]
+ReplicaTimeoutOption = Annotated[
+    float,
+    typer.Option(metavar="SECONDS", help="A replica, or the head, that is silent for so long is given up."),
+]
 LeaseTimeoutOption = Annotated[
     float, typer.Option(metavar="SECONDS", help="How long to wait for cores that others hold.")
 ]

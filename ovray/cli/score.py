@@ -9,7 +9,9 @@ from ovray.cli.placement_options import (
     DevicesOption,
     HintOption,
     LeaseTimeoutOption,
+    MaxReplicasOption,
     PrecisionOption,
+    ReplicaTimeoutOption,
     ShareCoresOption,
 )
 from ovray.cli.row_options import (
@@ -76,12 +78,37 @@ def score(
     restart: Annotated[
         bool, typer.Option("--restart", help="Delete the results that the folder holds, and begin anew.")
     ] = False,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            "--on-error",
+            metavar="raise|record",
+            help="What a row does that cannot be scored: end the job, or go to _errors in the output.",
+        ),
+    ] = "raise",
+    max_errors: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="With --on-error record: end the job when more rows than this are bad."),
+    ] = None,
     commit_every: Annotated[
         float,
         typer.Option(metavar="SECONDS", help="Each replica completes a part at least so often."),
     ] = 10.0,
+    no_backup: Annotated[
+        bool, typer.Option("--no-backup", help="Let no idle replica run a copy of one of the last chunks.")
+    ] = False,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            "--report",
+            metavar="FILE.html",
+            help="Write one page about the run: speed over time, what each replica did when, errors, the plan.",
+        ),
+    ] = None,
     share_cores: ShareCoresOption = False,
     lease_timeout: LeaseTimeoutOption = 30.0,
+    max_replicas: MaxReplicasOption = None,
+    replica_timeout: ReplicaTimeoutOption = 30.0,
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object, on the last line, instead of a table.")
     ] = False,
@@ -93,8 +120,11 @@ def score(
     command again, after a kill at whatever moment, scores the rows that are missing.
     """
     from ovray.cli.printing import print_json
-    from ovray.cli.progress import display, print_report
+    from ovray.cli.progress import display
+    from ovray.cli.result_table import print_report
+    from ovray.core.events import MAX_BACKUPS
     from ovray.driver.placement import PlacementOptions
+    from ovray.scoring.on_error import ErrorOptions
     from ovray.scoring.options import ScoreOptions
     from ovray.scoring.preparation import GraphSteps
     from ovray.scoring.reduction import ResultOptions
@@ -115,25 +145,30 @@ def score(
                 outputs=_names(outputs), top_k=top_k, argmax=argmax, labels=labels, dtype=dtype
             ),
         ),
+        errors=ErrorOptions.parse(on_error=on_error, max_errors=max_errors),
         config=_properties(config or []),
         limit=limit,
         earlier=Earlier.DELETE if restart else Earlier.KEEP,
         commit_every_s=commit_every,
+        max_backups=0 if no_backup else MAX_BACKUPS,
+        report=report,
         placement=PlacementOptions.parse(
             devices=devices,
             hint=hint,
             precision=precision,
             share_cores=share_cores,
             lease_timeout_s=lease_timeout,
+            max_replicas=max_replicas,
+            replica_timeout_s=replica_timeout,
         ),
         address=address,
     )
     with display(shown=not (quiet or json)) as watch:
-        report = run(model, inputs, output, options, watch)
+        scored = run(model, inputs, output, options, watch)
     if json:
-        print_json(report.to_json())
+        print_json(scored.to_json())
     elif not quiet:
-        print_report(report)
+        print_report(scored)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

@@ -126,6 +126,7 @@ class Backups:
         job = chunk.job
         return (
             job.backups_running < job.asked.max_backups
+            and not (chunk.history.is_suspect and replica.outstanding)
             and replica.id not in chunk.history.failed_on
             and all(dispatch.replica != replica.id for dispatch in chunk.dispatches.values())
         )

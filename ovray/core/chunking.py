@@ -49,6 +49,12 @@ def cut_at(job: JobSubmitted, start: int, end: int, rows: int) -> int:
     return stop
 
 
+def even_cuts(start: int, stop: int, parts: int) -> list[int]:
+    """Return where rows are cut into so many parts of about equal length, both ends among them."""
+    parts = min(parts, stop - start)
+    return [start + (stop - start) * part // parts for part in range(parts + 1)]
+
+
 def _nearest_cheap_cut(job: JobSubmitted, start: int, stop: int, rows: int) -> int | None:
     cuts = job.cheap_cuts
     slack = int(rows * _CUT_NEAR_SHARE)

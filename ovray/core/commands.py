@@ -5,6 +5,7 @@ May not enter: tensors, handles, futures.  The facts that lead to these are in e
 
 from dataclasses import dataclass
 
+from ovray.core.events import FailureCause
 from ovray.core.ids import DispatchId, JobId, ReplicaId, RequestId
 
 
@@ -25,6 +26,8 @@ class SendChunk:
     job: JobId
     start: int
     stop: int
+    #: Set for a row that is not to be run any more but to be put on record, and why; see ``Poison.PUT_ASIDE``.
+    verdict: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +94,8 @@ class FailJob:
     message: str
     start: int | None = None
     stop: int | None = None
+    #: Whose failure it was; where it was the input's, the message already says which rows.
+    cause: FailureCause | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,9 @@ from enum import Enum
 
 from ovray.core.ids import DispatchId, JobId, ReplicaId, RequestId
 
+#: How many copies of a job's last chunks may run at once, unless its caller says otherwise.
+MAX_BACKUPS = 16
+
 
 class FailureCause(Enum):
     """Says whom a failure belongs to (design.md, promise 3)."""
@@ -23,6 +26,13 @@ class WhenFull(Enum):
 
     WAIT = "wait"
     REFUSE = "refuse"
+
+
+class Poison(Enum):
+    """Says what becomes of rows that kill the processes that hold them."""
+
+    FAIL = "fail"  # they end their job
+    PUT_ASIDE = "put aside"  # they are narrowed down to single rows, which are sent with the verdict on them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +88,8 @@ class RequestSubmitted:
     #: Only this replica or device may run it.
     pinned_to: str | None = None
     when_full: WhenFull = WhenFull.WAIT
+    #: Replicas that have died already while they held this, as a part of something larger.
+    kills: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +115,8 @@ class JobSubmitted:
     #: A chunk that takes less than this is not worth its message, save for the last rows.
     min_chunk_s: float = 0.05
     #: How many copies of the last chunks may run beside the originals; 0 turns backup copies off.
-    max_backups: int = 16
+    max_backups: int = MAX_BACKUPS
+    poison: Poison = Poison.FAIL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,7 +52,7 @@ class Health:
         if is_ready and replica.failures_in_a_row >= self._settings.evict_after_failures:
             self._ledger.counters.evictions += 1
             self._strike(replica)
-            self._wait(replica, ReplicaState.EVICTED, replica.strikes)
+            self._put_aside(replica)
 
     def refused(self, replica: Replica) -> None:
         """Note that the caller's input failed, for which the replica is not to blame."""
@@ -60,7 +60,7 @@ class Health:
 
     def probe_failed(self, replica: Replica) -> None:
         self._strike(replica)
-        self._wait(replica, ReplicaState.EVICTED, replica.strikes)
+        self._put_aside(replica)
 
     def lost(self, replica: Replica) -> None:
         self._ledger.counters.losses += 1
@@ -72,7 +72,8 @@ class Health:
     def returned(self, replica: Replica) -> None:
         """Let a replica that is back after a loss work at once the first time, later after a growing wait."""
         if replica.strikes > 1:
-            self._wait(replica, ReplicaState.RESTING, replica.strikes - 1)
+            longest_s = self._settings.rest_after_loss_max_s
+            self._wait(replica, ReplicaState.RESTING, self._wait_s(replica.strikes - 1, longest_s))
 
     def forget(self, replica: Replica) -> None:
         self._looks.discard(replica.id)
@@ -145,9 +146,15 @@ class Health:
         replica.strikes += 1
         replica.completions_since_strike = 0
 
-    def _wait(self, replica: Replica, state: ReplicaState, times: int) -> None:
+    def _put_aside(self, replica: Replica) -> None:
+        wait_s = self._wait_s(replica.strikes, self._settings.readmit_after_max_s)
+        self._wait(replica, ReplicaState.EVICTED, wait_s)
+
+    def _wait_s(self, times: int, longest_s: float) -> float:
         doublings = min(times - 1, _BACK_OFF_DOUBLINGS_MAX)
-        wait_s = min(self._settings.readmit_after_s * 2.0**doublings, self._settings.readmit_after_max_s)
+        return min(self._settings.readmit_after_s * 2.0**doublings, longest_s)
+
+    def _wait(self, replica: Replica, state: ReplicaState, wait_s: float) -> None:
         replica.state = state
         self._waits.set(
             replica.id, self._ledger.now_s + wait_s * self._chance.uniform(1.0 - _SPREAD, 1.0 + _SPREAD)

@@ -3,13 +3,14 @@
 May not enter: requests; who is alive (health.py); sizes and cuts (chunking.py); what is copied (backups.py).
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 
 from ovray.core import chunking
 from ovray.core.backups import Backups
 from ovray.core.commands import CancelDispatch, Command, CommitChunk, FailJob, FinishJob, SendChunk
-from ovray.core.events import FailureCause, JobSubmitted
+from ovray.core.events import FailureCause, JobSubmitted, Poison
 from ovray.core.ids import JobId, ReplicaId
 from ovray.core.lanes import Lane, Standing
 from ovray.core.ledger import Ledger, Replica
@@ -31,6 +32,8 @@ class Jobs:
         self.running: dict[JobId, Job] = {}
         #: Those of ``running`` with uncut rows, in order of submission.
         self._uncut: dict[JobId, Job] = {}
+        #: Gets no fresh rows while suspects wait, so that it has its hands free for them.
+        self._tester: ReplicaId | None = None
 
     @property
     def next_alarm_s(self) -> float:
@@ -83,28 +86,33 @@ class Jobs:
         """Try a chunk elsewhere, or end its job where the rows are to blame or the tries are used up."""
         self._withdraw(dispatch, chunk)
         if cause is FailureCause.INPUT:
-            return self._fail(chunk, message)
+            return self._fail(chunk, message, cause)
         chunk.history.tries += 1
         chunk.history.failed_on |= {dispatch.replica}
         if chunk.dispatches:
             return []
         if chunk.history.tries >= self._settings.max_tries:
-            return self._fail(chunk, f"{message}; given up after {chunk.history.tries} tries")
+            return self._fail(chunk, f"{message}; given up after {chunk.history.tries} tries", cause)
         self._give_back(chunk)
         return []
 
     def lost(self, dispatch: Dispatch, chunk: Chunk, reason: str) -> list[Command]:
         """Give the rows of a chunk back whose replica is gone, or give them up as poison."""
         self._withdraw(dispatch, chunk)
-        chunk.history.kills += 1
+        history = chunk.history
+        if history.verdict is None:
+            history.kills += 1
         if chunk.dispatches:
             return []
-        if chunk.history.kills > self._settings.max_replicas_killed:
-            self._ledger.counters.poisoned += 1
-            message = f"{chunk.history.kills} replicas died while they held these rows, the last one: {reason}"
-            return self._fail(
-                chunk, f"{message}; given up as poison; look at these rows or raise max_replicas_killed"
-            )
+        if history.verdict is None and history.kills > self._settings.max_replicas_killed:
+            message = f"{history.kills} replicas died while they held these rows, the last one: {reason}"
+            if chunk.job.asked.poison is Poison.FAIL:
+                self._ledger.counters.poisoned += 1
+                advice = "given up as poison; look at these rows or raise max_replicas_killed"
+                return self._fail(chunk, f"{message}; {advice}", FailureCause.DEVICE)
+            if chunk.rows == 1:
+                self._ledger.counters.poisoned += 1
+                history.verdict = message
         self._give_back(chunk)
         return []
 
@@ -153,23 +161,39 @@ class Jobs:
 
     def _send_next(self, replica: Replica) -> SendChunk | None:
         """Cut a chunk from the first job that has rows this replica may do."""
+        self._choose_tester(replica)
         for job in self._uncut.values():
             piece = self._piece_for(job, replica)
             if piece is None:
                 continue
-            share = self._lane.policy.share(replica)
-            rows = chunking.chunk_rows(job.asked, job.rows_uncut, share, replica, self._settings)
-            chunk = _cut(job, piece, chunking.cut_at(job.asked, piece.start, piece.stop, rows))
+            stop = piece.stop
+            if not piece.history.kills:
+                share = self._lane.policy.share(replica)
+                rows = chunking.chunk_rows(job.asked, job.rows_uncut, share, replica, self._settings)
+                stop = chunking.cut_at(job.asked, piece.start, piece.stop, rows)
+            chunk = _cut(job, piece, stop)
             if job.rows_uncut == 0:
                 del self._uncut[job.asked.job]
             return self._send(replica, chunk)
         return None
 
     def _piece_for(self, job: Job, replica: Replica) -> Piece | None:
+        is_free = not replica.chunks
         for piece in job.returned:
+            if piece.history.is_suspect and not is_free:
+                continue
             if not self._ledger.is_barred(piece.history, replica, self._lane.members):
                 return piece
+        if replica.id == self._tester and not is_free:
+            return None
         return job.fresh[0] if job.fresh else None
+
+    def _choose_tester(self, replica: Replica) -> None:
+        """Have one replica run dry while suspects wait: with fresh rows to read ahead none ever would."""
+        if not any(piece.history.is_suspect for job in self._uncut.values() for piece in job.returned):
+            self._tester = None
+        elif self._tester not in self._lane.members:
+            self._tester = replica.id
 
     def _send(self, replica: Replica, chunk: Chunk) -> SendChunk:
         is_copy = bool(chunk.dispatches)
@@ -181,7 +205,12 @@ class Jobs:
         else:
             self._backups.watch(chunk, dispatch)
         return SendChunk(
-            replica=replica.id, dispatch=dispatch.id, job=chunk.job.asked.job, start=chunk.start, stop=chunk.stop
+            replica=replica.id,
+            dispatch=dispatch.id,
+            job=chunk.job.asked.job,
+            start=chunk.start,
+            stop=chunk.stop,
+            verdict=chunk.history.verdict,
         )
 
     def _withdraw(self, dispatch: Dispatch, chunk: Chunk) -> None:
@@ -204,7 +233,11 @@ class Jobs:
     def _give_back(self, chunk: Chunk) -> None:
         job = chunk.job
         del job.chunks[chunk]
-        job.returned.append(Piece(start=chunk.start, stop=chunk.stop, history=chunk.history))
+        parts = self._settings.parts_of_suspects if chunk.history.is_suspect else 1
+        job.returned.extend(
+            Piece(start=start, stop=stop, history=chunk.history.copy())
+            for start, stop in itertools.pairwise(chunking.even_cuts(chunk.start, chunk.stop, parts))
+        )
         job.rows_uncut += chunk.rows
         self._ledger.counters.retries += 1
         if job.asked.job not in self._uncut:
@@ -212,8 +245,10 @@ class Jobs:
             order = list(self.running)
             self._uncut = dict(sorted(self._uncut.items(), key=lambda item: order.index(item[0])))
 
-    def _fail(self, chunk: Chunk, message: str) -> list[Command]:
-        failure = FailJob(job=chunk.job.asked.job, message=message, start=chunk.start, stop=chunk.stop)
+    def _fail(self, chunk: Chunk, message: str, cause: FailureCause) -> list[Command]:
+        failure = FailJob(
+            job=chunk.job.asked.job, message=message, start=chunk.start, stop=chunk.stop, cause=cause
+        )
         return self._end(chunk.job, failure)
 
     def _end(self, job: Job, failure: FailJob) -> list[Command]:
@@ -240,6 +275,8 @@ class Jobs:
 def _standing(replica: Replica) -> Standing:
     if not replica.is_eligible:
         return Standing.OUT
+    if any(dispatch.work.history.is_suspect for dispatch in replica.chunks.values()):
+        return Standing.FULL
     # With an unknown rate a second chunk could only be as blind as the first.
     window = replica.chunk_window if replica.rate.rows_per_s is not None else 1
     return Standing.OPEN if len(replica.chunks) < window else Standing.FULL

@@ -22,7 +22,7 @@ from ovray.core.lanes import Lane, Standing
 from ovray.core.ledger import Ledger, Replica
 from ovray.core.policies import Policy
 from ovray.core.settings import SchedulerSettings
-from ovray.core.work import Dispatch, RequestWork
+from ovray.core.work import Dispatch, History, RequestWork
 from ovray.errors import InvariantError
 
 _Turn = tuple[int, int]
@@ -66,6 +66,11 @@ class Requests:
         self._submitters: LazyHeap[RequestWork, _Turn] = LazyHeap()
         #: Waiting requests and submitters that have a deadline.
         self._deadlines: LazyHeap[RequestWork, float] = LazyHeap()
+        #: Requests that were held by a replica when it died, and have not ended: they are run alone, so that those
+        #: beside them are not blamed for what one of them does.
+        self._suspects: dict[RequestWork, None] = {}
+        #: Gets no other requests while suspects wait, so that it has its hands free for them.
+        self._tester: ReplicaId | None = None
         #: What a replica may still be sent during this event; at 0 the others come first.
         self._allowances: dict[Replica, int] = {}
         self._next_sequence = 0
@@ -97,9 +102,12 @@ class Requests:
         if is_full and asked.when_full is WhenFull.REFUSE:
             self._ledger.counters.refused += 1
             return [RefuseRequest(request=asked.request)]
-        work = RequestWork(asked=asked, sequence=self._next_sequence)
+        work = RequestWork(asked=asked, sequence=self._next_sequence, history=History(kills=asked.kills))
         self._next_sequence += 1
         self._live[asked.request] = work
+        # At the bound already: one more death ends it, whoever was beside it.
+        if 0 < asked.kills < self._settings.max_replicas_killed:
+            self._suspects[work] = None
         if asked.deadline_s < math.inf:
             self._deadlines.set(work, asked.deadline_s)
         if is_full:
@@ -122,6 +130,7 @@ class Requests:
 
     def completed(self, dispatch: Dispatch, work: RequestWork) -> list[Command]:
         self._ledger.book_completion(dispatch)
+        self._suspects.pop(work, None)
         del self._live[work.asked.request]
         return [DeliverResult(request=work.asked.request, dispatch=dispatch.id)]
 
@@ -147,6 +156,7 @@ class Requests:
             return [
                 self._end(work, f"{message}; given up as poison; look at its input or raise max_replicas_killed")
             ]
+        self._suspects[work] = None
         self._retry(work)
         return []
 
@@ -164,6 +174,7 @@ class Requests:
             self._deadlines.discard(work)
         elif not work.dispatches and work in self._queue_of(work).waiting:
             self._dequeue(work)
+        self._suspects.pop(work, None)
         del self._live[work.asked.request]
         return DeliverError(request=work.asked.request, message=message)
 
@@ -242,7 +253,7 @@ class Requests:
             replica = self._pick(queue, work)
             if replica is not None:
                 self._send(work, replica, queue, envelopes)
-            elif work.history.failed_on:
+            elif work.history.failed_on or work in self._suspects:
                 # Where it may go has no room now; those behind it are not so particular.
                 queue.take_out(work)
                 stuck.append(work)
@@ -254,16 +265,25 @@ class Requests:
     def _pick(self, queue: _Queue, work: RequestWork) -> Replica | None:
         lane, now_s = queue.lane, self._ledger.now_s
         replica = lane.pick(work.rows, queue.rows_waiting, now_s)
-        if not work.history.failed_on:
+        if not work.history.failed_on and not self._suspects:
             return replica
         aside: list[Replica] = []
-        while replica is not None and self._ledger.is_barred(work.history, replica, lane.members):
+        while replica is not None and not self._may_have(replica, work, queue):
             lane.set_aside(replica)
             aside.append(replica)
             replica = lane.pick(work.rows, queue.rows_waiting, now_s)
         for barred in aside:
             lane.place(barred, self._standing(barred))
         return replica
+
+    def _may_have(self, replica: Replica, work: RequestWork, queue: _Queue) -> bool:
+        if self._ledger.is_barred(work.history, replica, queue.lane.members):
+            return False
+        if work in self._suspects:
+            if replica.requests and self._tester not in queue.lane.members:
+                self._tester = replica.id
+            return not replica.requests
+        return replica.id != self._tester or not replica.requests
 
     def _send(
         self,
@@ -290,9 +310,16 @@ class Requests:
         self._top_up(replica)
         if not replica.is_eligible:
             return Standing.OUT
-        if replica.is_topped_up or self._allowances.get(replica) == 0:
+        if replica.is_topped_up or self._allowances.get(replica) == 0 or self._runs_a_suspect(replica):
             return Standing.FULL
         return Standing.OPEN
+
+    def _runs_a_suspect(self, replica: Replica) -> bool:
+        if not self._suspects:
+            self._tester = None
+            return False
+        # Where one runs, it runs alone.
+        return len(replica.requests) == 1 and next(iter(replica.requests.values())).work in self._suspects
 
     def _top_up(self, replica: Replica) -> None:
         """Let a full replica run down to what hides one round trip before it gets more, in one envelope."""

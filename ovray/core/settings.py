@@ -18,11 +18,16 @@ class SchedulerSettings:
     max_tries: int = 3
     #: A piece of work that was held by more than this many replicas when they died is given up as poison.
     max_replicas_killed: int = 2
+    #: Rows that a replica held when it died are run again alone and in so many parts: a row that kills is found
+    #: among the 256 of a batch with the third replica, and nothing but it is blamed.
+    parts_of_suspects: int = 16
     #: Failures of the device in a row after which a replica is evicted.
     evict_after_failures: int = 3
     #: The first wait before an evicted replica is probed; it doubles with every further eviction or loss.
     readmit_after_s: float = 1.0
     readmit_after_max_s: float = 300.0
+    #: The longest rest of a replica that is back after a loss: whoever was killed is mostly not to blame.
+    rest_after_loss_max_s: float = 2.0
     #: Completions in a row after which earlier evictions and losses are forgiven.
     forgiven_after_completions: int = 20
     #: A replica that holds work is stalled when silent for this many times what its work should take ...

@@ -4,7 +4,7 @@ May not enter: decisions.  Who owns these records: ledger.py (dispatches), reque
 """
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ovray.core.events import JobSubmitted, RequestSubmitted
 from ovray.core.ids import DispatchId, ReplicaId
@@ -20,9 +20,16 @@ class History:
     kills: int = 0
     #: Where it failed; avoided while there is another.
     failed_on: frozenset[ReplicaId] = frozenset()
+    #: Why a row is not run any more.
+    verdict: str | None = None
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it may kill who runs it: then it runs alone, so that a death says something about it."""
+        return self.kills > 0 and self.verdict is None
 
     def copy(self) -> "History":
-        return History(tries=self.tries, kills=self.kills, failed_on=self.failed_on)
+        return replace(self)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -61,16 +61,22 @@ class _NoAnswerError(Exception):
     """A host could not look at itself; the text says why."""
 
 
-def probe_cluster(*, timeout_s: float = DEFAULT_TIMEOUT_S, sysfs_root: Path | None = None) -> ClusterProbe:
+def probe_cluster(
+    *,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    sysfs_root: Path | None = None,
+    only: Collection[str] | None = None,
+) -> ClusterProbe:
     """Ask every alive node of the Ray that this process is connected to.
 
     Args:
         timeout_s: how long all of them together may take; who has not answered by then is left out.
         sysfs_root: a recorded tree that stands for ``/sys`` of every node; ``None`` means their own.
+        only: Ray's ids of the nodes to ask; ``None`` means all.
     """
     hosts: list[Host] = []
     left_out: list[LeftOut] = []
-    for answer in ask_nodes(host_flags(sysfs_root), timeout_s):
+    for answer in ask_nodes(host_flags(sysfs_root), timeout_s, only):
         problem = problem_of(answer, own_versions())
         if problem:
             left_out.append(LeftOut(host=answer.node.host, node_id=answer.node.id, reason=problem))
@@ -119,9 +125,12 @@ def host_flags(sysfs_root: Path | None) -> list[str]:
     return [] if sysfs_root is None else ["--sysfs-root", str(sysfs_root)]
 
 
-def ask_nodes(flags: Sequence[str], timeout_s: float) -> tuple[NodeAnswer, ...]:
-    """Run hostprobe.py on every alive node, all at once; one answer a node, in Ray's order."""
-    nodes = _alive_nodes()
+def ask_nodes(
+    flags: Sequence[str], timeout_s: float, only: Collection[str] | None = None
+) -> tuple[NodeAnswer, ...]:
+    """Run hostprobe.py on every alive node, or on those of them named, all at once; one answer a node, in Ray's
+    order."""
+    nodes = [node for node in _alive_nodes() if only is None or node.id in only]
     if len(nodes) == 1 and _is_started_by_us(nodes[0]):
         return (_ask_here(nodes[0], flags, timeout_s),)
     return _ask_through_ray(nodes, flags, timeout_s)

@@ -47,12 +47,14 @@ class HostTransport:
         self._ray = make_ray_transport(StartedTap(inbox, self._connect))
         self._own_node: str = ray.get_runtime_context().get_node_id()
         self._specs: dict[ReplicaId, ReplicaSpec] = {}
+        self._lives: dict[ReplicaId, int] = {}
         self._doorways: dict[ReplicaId, Doorway] = {}
         self._links: dict[ReplicaId, LocalLink] = {}
 
-    def start(self, spec: ReplicaSpec, properties: Mapping[str, str]) -> None:
+    def start(self, spec: ReplicaSpec, properties: Mapping[str, str], life: int = 0) -> None:
         self._specs[spec.id] = spec
-        self._ray.start(spec, properties)
+        self._lives[spec.id] = life
+        self._ray.start(spec, properties, life)
 
     def send(self, replica: ReplicaId, dispatch: DispatchId, job: int, piece: Any) -> None:
         self._ray.send(replica, dispatch, job, piece)
@@ -90,9 +92,9 @@ class HostTransport:
         self._ray.close()
         self._arena.close()
 
-    def _connect(self, replica: ReplicaId) -> None:
+    def _connect(self, replica: ReplicaId, life: int) -> None:
         """Opens a door for a replica that has started on this host, and asks it in."""
-        if self._specs[replica].node_id != self._own_node:
+        if self._specs[replica].node_id != self._own_node or self._lives[replica] != life:
             return
         try:
             doorway = Doorway(self._inbox, lambda connection: self._link(replica, connection))
@@ -107,7 +109,7 @@ class HostTransport:
     def _link(self, replica: ReplicaId, connection: socket.socket) -> None:
         del self._doorways[replica]
         try:
-            self._links[replica] = LocalLink(replica, connection, self._inbox, self._arena)
+            self._links[replica] = LocalLink(replica, self._lives[replica], connection, self._inbox, self._arena)
         except OSError as error:
             connection.close()
             _log.warning("no socket for %s (%s); its requests travel through Ray", replica, error)
@@ -126,12 +128,12 @@ class HostTransport:
 class StartedTap:
     """Is an inbox that also tells of replicas that have started."""
 
-    def __init__(self, inbox: Mailbox, on_started: Callable[[ReplicaId], None]) -> None:
+    def __init__(self, inbox: Mailbox, on_started: Callable[[ReplicaId, int], None]) -> None:
         self._inbox = inbox
         self._on_started = on_started
 
     def put(self, note: Any) -> None:
         if isinstance(note, Started):
             # On the driver thread, like all that touches sockets.
-            self._inbox.put(lambda: self._on_started(note.replica))
+            self._inbox.put(lambda: self._on_started(note.replica, note.life))
         self._inbox.put(note)

@@ -1,5 +1,8 @@
 """Follows replicas from start to end, and turns what they say of themselves into the scheduler's events.
 
+A replica is starting, ready, draining, or down; one that is down is started again, when restarts.py says so and
+its host is there.  Whether a ready one is trusted with work (evicted, resting, stalled) is the scheduler's to say.
+
 May not enter: work, decisions about it (core), Ray (transport.py).  Callers: job.py and pool.py, each from the one
 thread that also feeds the scheduler.
 """
@@ -8,22 +11,33 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
 
 from ovray.core import events
 from ovray.core.ids import ReplicaId
 from ovray.core.snapshot import Snapshot
 from ovray.devices.records import ReplicaSpec
 from ovray.driver import messages
+from ovray.driver.messages import ReplicaStart
+from ovray.driver.restarts import Restarts
 from ovray.driver.transport import Transport
-from ovray.errors import CompileError, ConfigError, OvrayError, ReplicaError
+from ovray.errors import CompileError, ConfigError, OvrayError, ReplicaError, ReplicaLostError
 from ovray.replica.actor import WORK_THREADS
 from ovray.replica.workload import ReplicaReport
 
 #: A replica that takes longer to take its cores, read, compile and warm up is given up.
 START_TIMEOUT_S = 900.0
 
-#: A replica that holds work and has been silent for this long after the scheduler noticed is given up.
-SILENCE_TIMEOUT_S = 120.0
+#: A replica that holds work and has been silent for this long after the scheduler noticed is lost.  Its work was
+#: given to others when the scheduler noticed; this only decides when to start it anew.
+SILENCE_TIMEOUT_S = 30.0
+
+#: A head that says nothing for so long is gone.
+HEAD_TIMEOUT_S = 30.0
+
+#: Looks come every quarter of a second; after so long a one, messages wait that have not been read.
+_ABSENCE_S = 2.0
 
 #: Requests that a replica holds beyond those that run: as many again, or what it does in this time, which is
 #: several round trips of a Ray actor call (1.4 to 2 ms, field measurement on two cores).
@@ -33,37 +47,93 @@ PREFETCH_S = 0.01
 _WINDOW_MAX = 4096
 
 LifeMessage = (
-    messages.Started | messages.StartFailed | messages.ProbePassed | messages.ProbeRefused | messages.Gone
+    messages.Started
+    | messages.StartFailed
+    | messages.ProbePassed
+    | messages.ProbeRefused
+    | messages.Gone
+    | messages.ClusterSeen
+    | messages.HostsJoined
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplicaStart:
-    """Says which replica is wanted and with which OpenVINO properties."""
+class Newcomers(Protocol):
+    """Looks at hosts that join; what it finds comes as ``HostsJoined``."""
 
-    spec: ReplicaSpec
-    properties: Mapping[str, str]
+    def consider(self, seen: messages.ClusterSeen) -> None:
+        """Returns at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upkeep:
+    """Says how replicas are looked after once they run."""
+
+    #: A replica that holds work and has been silent for so long after the scheduler noticed is lost.
+    silence_timeout_s: float = SILENCE_TIMEOUT_S
+    #: A head that says nothing for so long is gone.
+    head_timeout_s: float = HEAD_TIMEOUT_S
+    #: ``None`` leaves hosts alone that join later.
+    newcomers: Newcomers | None = None
+
+
+class Phase(Enum):
+    """Says how far a replica is in its present life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"  # finishes what it holds; its host is about to leave
+    DOWN = "down"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Followed:
+    """What is known of one replica."""
+
+    start: ReplicaStart
+    phase: Phase = Phase.STARTING
+    #: Counted from 0.
+    life: int = 0
+    #: While it starts: when it is given up.
+    start_ends_s: float = math.inf
+    silent_since_s: float | None = None
 
 
 class ReplicaSet:
-    """Knows every replica that was asked for: those starting, those that reported, those that failed."""
+    """Knows every replica that was asked for, and what became of it."""
 
-    def __init__(self, transport: Transport, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        clock: Callable[[], float] = time.monotonic,
+        upkeep: Upkeep | None = None,
+    ) -> None:
+        """Stores; ``start`` acts.
+
+        Args:
+            transport: starts and ends processes.
+            clock: seconds, on any clock that does not go back.
+            upkeep: how replicas are looked after; ``None`` is as by default.
+        """
         self._transport = transport
         self._clock = clock
-        self._specs: dict[ReplicaId, ReplicaSpec] = {}
-        #: Asked for and not yet heard of, with the time at which they are given up.
-        self._starting: dict[ReplicaId, float] = {}
+        self._upkeep = upkeep or Upkeep()
+        self._followed: dict[ReplicaId, _Followed] = {}
         self._reports: dict[ReplicaId, ReplicaReport] = {}
+        #: Of those that are down, why.
         self._failures: dict[ReplicaId, Exception] = {}
-        self._silent_since_s: dict[ReplicaId, float] = {}
+        self._restarts = Restarts()
+        #: What Ray said last; ``None`` where nobody watches it.
+        self._seen: messages.ClusterSeen | None = None
+        self._seen_s = 0.0
+        self._looked_s = clock()
         #: When the first replica was ready.
         self.first_ready_s: float | None = None
 
     @property
     def starting(self) -> tuple[ReplicaId, ...]:
         """Replicas that have not said yet whether they can start."""
-        return tuple(self._starting)
+        return tuple(id for id, replica in self._followed.items() if replica.phase is Phase.STARTING)
 
     @property
     def reports(self) -> Mapping[ReplicaId, ReplicaReport]:
@@ -72,67 +142,117 @@ class ReplicaSet:
 
     @property
     def failures(self) -> Mapping[ReplicaId, Exception]:
-        """Why replicas that were wanted did not take part, or left."""
+        """Why replicas that were wanted do not take part, or have left."""
         return self._failures
 
-    def spec(self, replica: ReplicaId) -> ReplicaSpec:
-        """Says where a replica that was asked for is, or was to be."""
-        return self._specs[replica]
+    @property
+    def specs(self) -> tuple[ReplicaSpec, ...]:
+        """Where every replica that was asked for is, or was to be."""
+        return tuple(replica.start.spec for replica in self._followed.values())
 
     def start(self, wanted: Iterable[ReplicaStart]) -> None:
         """Starts replicas, side by side."""
         for start in wanted:
-            self._specs[start.spec.id] = start.spec
-            self._starting[start.spec.id] = self._clock() + START_TIMEOUT_S
-            self._transport.start(start.spec, start.properties)
+            known = self._followed.get(start.spec.id)
+            self._begin(start, life=0 if known is None else known.life + 1)
 
     def take(self, message: LifeMessage) -> list[events.Event]:
-        """Takes in what was heard of a replica."""
+        """Takes in what was heard of a replica, or of the cluster."""
+        match message:
+            case messages.ClusterSeen():
+                return self._take_look(message)
+            case messages.HostsJoined():
+                self._take_newcomers(message)
+                return []
+        replica = self._followed.get(message.replica)
+        if replica is None or replica.life != message.life or replica.phase is Phase.DOWN:
+            return []  # the last words of a life that is over
         match message:
             case messages.Started():
-                if self._starting.pop(message.replica, None) is None:
-                    return []  # given up meanwhile
-                self._reports[message.replica] = message.report
-                if self.first_ready_s is None:
-                    self.first_ready_s = self._clock()
-                return [self._ready(message.replica)]
+                return self._take_start(replica, message.report)
             case messages.StartFailed():
-                self._give_up(message.replica, message.error)
+                self._give_up(replica, message.error)
                 return []
             case messages.ProbePassed():
-                return [self._ready(message.replica)]
+                return [self._ready(replica)]
             case messages.ProbeRefused():
                 return [events.ProbeFailed(replica=message.replica, message=str(message.error))]
             case messages.Gone():
-                return self._lose(message.replica, message.reason)
+                return self._lose(replica, message.reason)
 
-    def look_for_the_silent(self, snapshot: Snapshot) -> list[events.Event]:
-        """Gives up replicas that did not start in time, or hold work and say nothing."""
+    def look_after(self, snapshot: Snapshot) -> list[events.Event]:
+        """Gives up replicas that did not start in time, or hold work and say nothing; starts those anew whose time
+        has come."""
         now_s = self._clock()
+        self._forgive_own_absence(now_s)
         lost: list[events.Event] = []
-        for replica, end_s in list(self._starting.items()):
-            if now_s > end_s:
+        for replica in self._followed.values():
+            if replica.phase is Phase.STARTING and now_s > replica.start_ends_s:
                 self._give_up(replica, ReplicaError(f"was not ready after {START_TIMEOUT_S:g} s"))
         for standing in snapshot.replicas:
+            replica = self._followed[standing.id]
             if not standing.is_stalled:
-                self._silent_since_s.pop(standing.id, None)
-            elif now_s - self._silent_since_s.setdefault(standing.id, now_s) > SILENCE_TIMEOUT_S:
-                lost += self._lose(standing.id, f"held work and was silent for {SILENCE_TIMEOUT_S:g} s")
+                replica.silent_since_s = None
+            elif replica.silent_since_s is None:
+                replica.silent_since_s = now_s
+            elif now_s - replica.silent_since_s > self._upkeep.silence_timeout_s:
+                lost += self._lose(replica, f"held work and was silent for {self._upkeep.silence_timeout_s:g} s")
+        for due in self._restarts.due(now_s):
+            replica = self._followed[due]
+            if self._may_start_on(replica.start.spec.node_id):
+                self._begin(replica.start, life=replica.life + 1)
         return lost
+
+    def released(self, replica_id: ReplicaId) -> None:
+        """Ends a replica that holds nothing and gets nothing any more."""
+        replica = self._followed[replica_id]
+        replica.phase = Phase.DOWN
+        self._failures[replica_id] = ReplicaError(f"host {replica.start.spec.host} is leaving the cluster")
+        self._transport.stop(replica_id)
 
     def error_if_none_is_left(self, snapshot: Snapshot) -> OvrayError | None:
         """Says why nobody works, nor is going to; ``None`` where somebody does."""
-        if self._starting or snapshot.has_live_replica:
+        if self._seen is not None and self._clock() - self._seen_s > self._upkeep.head_timeout_s:
+            return ReplicaError(
+                f"the head of the Ray cluster has not answered for {self._upkeep.head_timeout_s:g} s; replicas"
+                " were given up; start the same command again when it is back"
+            )
+        phases = {replica.phase for replica in self._followed.values()}
+        if phases & {Phase.STARTING, Phase.DRAINING} or snapshot.has_live_replica or self._will_start_one():
             return None
         reasons = "; ".join(f"{replica}: {error}" for replica, error in self._failures.items())
-        if self._failures and all(isinstance(error, CompileError) for error in self._failures.values()):
+        if (
+            self.first_ready_s is None
+            and self._failures
+            and all(isinstance(error, CompileError) for error in self._failures.values())
+        ):
             return ConfigError(f"no device can run the model: {reasons}")
         return ReplicaError(f"no replica is left: {reasons}")
 
-    def _ready(self, replica: ReplicaId) -> events.ReplicaReady:
-        spec, engine = self._specs[replica], self._reports[replica].engine
+    # --- starts ---------------------------------------------------------------------------------------------
+
+    def _begin(self, start: ReplicaStart, life: int) -> None:
+        self._restarts.started(start.spec.id)
+        ends_s = self._clock() + START_TIMEOUT_S
+        self._followed[start.spec.id] = _Followed(start=start, life=life, start_ends_s=ends_s)
+        self._transport.start(start.spec, start.properties, life)
+
+    def _take_start(self, replica: _Followed, report: ReplicaReport) -> list[events.Event]:
+        if replica.phase is not Phase.STARTING:
+            return []
+        spec = replica.start.spec
+        replica.phase = Phase.READY
+        self._reports[spec.id] = report
+        self._failures.pop(spec.id, None)
+        self._restarts.ready(spec.id, self._clock())
+        if self.first_ready_s is None:
+            self.first_ready_s = self._clock()
+        return [self._ready(replica)]
+
+    def _ready(self, replica: _Followed) -> events.ReplicaReady:
+        spec, engine = replica.start.spec, self._reports[replica.start.spec.id].engine
         return events.ReplicaReady(
-            replica=replica,
+            replica=spec.id,
             device=f"{spec.host}/{spec.device}",
             request_window=_request_window(engine.nireq, engine.rate_rows_per_s),
             chunk_window=WORK_THREADS,
@@ -140,17 +260,68 @@ class ReplicaSet:
             rate_rows_per_s=engine.rate_rows_per_s,
         )
 
-    def _give_up(self, replica: ReplicaId, error: Exception) -> None:
-        if self._starting.pop(replica, None) is not None:
-            self._failures[replica] = error
-            self._transport.stop(replica)
+    def _take_newcomers(self, joined: messages.HostsJoined) -> None:
+        """Starts what hosts that joined can run, as far as something is missing."""
+        for start in joined.starts:
+            present = sum(replica.phase in (Phase.STARTING, Phase.READY) for replica in self._followed.values())
+            known = self._followed.get(start.spec.id)
+            if present < joined.replicas_wanted and (known is None or known.phase is Phase.DOWN):
+                self.start([start])
 
-    def _lose(self, replica: ReplicaId, reason: str) -> list[events.Event]:
-        if replica in self._failures:
+    def _will_start_one(self) -> bool:
+        return any(self._may_start_on(self._followed[id].start.spec.node_id) for id in self._restarts.planned)
+
+    def _may_start_on(self, node_id: str) -> bool:
+        return self._seen is None or node_id in self._seen.alive - self._seen.draining
+
+    # --- ends -----------------------------------------------------------------------------------------------
+
+    def _give_up(self, replica: _Followed, error: Exception) -> None:
+        """Ends a start that came to nothing."""
+        if replica.phase is not Phase.STARTING:
+            return
+        spec = replica.start.spec
+        replica.phase = Phase.DOWN
+        self._failures[spec.id] = error
+        self._restarts.could_not_start(spec.id, error, self._clock())
+        self._transport.stop(spec.id)
+
+    def _forgive_own_absence(self, now_s: float) -> None:
+        """Counts no silence of others in which it was this process that did not listen: stopped, or starved."""
+        away_s, self._looked_s = now_s - self._looked_s, now_s
+        if away_s > _ABSENCE_S:
+            self._seen_s += away_s
+            for replica in self._followed.values():
+                if replica.silent_since_s is not None:
+                    replica.silent_since_s += away_s
+
+    def _lose(self, replica: _Followed, reason: str) -> list[events.Event]:
+        if replica.phase is Phase.STARTING:
+            self._give_up(replica, ReplicaLostError(reason))
             return []
-        self._failures[replica] = ReplicaError(reason)
-        self._transport.stop(replica)
-        return [events.ReplicaLost(replica=replica, reason=reason)]
+        if replica.phase is Phase.DOWN:
+            return []
+        spec = replica.start.spec
+        replica.phase = Phase.DOWN
+        self._failures[spec.id] = ReplicaLostError(reason)
+        self._restarts.lost(spec.id, self._clock())
+        self._transport.stop(spec.id)
+        return [events.ReplicaLost(replica=spec.id, reason=reason)]
+
+    def _take_look(self, seen: messages.ClusterSeen) -> list[events.Event]:
+        """Loses replicas whose host is gone, and lets those go whose host is about to be."""
+        self._seen, self._seen_s = seen, self._clock()
+        if self._upkeep.newcomers is not None:
+            self._upkeep.newcomers.consider(seen)
+        followed: list[events.Event] = []
+        for replica in self._followed.values():
+            spec = replica.start.spec
+            if spec.node_id not in seen.alive:
+                followed += self._lose(replica, f"host {spec.host} is gone, says Ray")
+            elif spec.node_id in seen.draining and replica.phase is Phase.READY:
+                replica.phase = Phase.DRAINING
+                followed.append(events.ReplicaDraining(replica=spec.id))
+        return followed
 
 
 def _request_window(nireq: int, rate_rows_per_s: float | None) -> int:

@@ -70,13 +70,23 @@ class Doorway:
 class LocalLink:
     """Carries envelopes to one replica and brings its replies."""
 
-    def __init__(self, replica: ReplicaId, connection: socket.socket, mailbox: Mailbox, arena: Arena) -> None:
+    def __init__(
+        self, replica: ReplicaId, life: int, connection: socket.socket, mailbox: Mailbox, arena: Arena
+    ) -> None:
         """Greets the replica with the driver's arena.
+
+        Args:
+            replica: whose process has connected.
+            life: which of the replica's starts that is.
+            connection: the socket to it.
+            mailbox: where its replies go.
+            arena: where tensors lie that need not travel.
 
         Raises:
             OSError: the replica has hung up already.
         """
         self._replica = replica
+        self._life = life
         self._connection = connection
         self._mailbox = mailbox
         self._arena = arena
@@ -137,9 +147,14 @@ class LocalLink:
         if count == 0:
             self._lose("it hung up: its process has ended")
             return
-        for frame in self._reader.feed(memoryview(self._room)[:count]):
+        try:
+            frames = self._reader.feed(memoryview(self._room)[:count])
+        except ReplicaError as error:
+            self._lose(str(error))
+            return
+        for frame in frames:
             self._mailbox.put(Replied(replica=self._replica, replies=read_replies(frame)))
 
     def _lose(self, reason: str) -> None:
         self.close()
-        self._mailbox.put(Gone(replica=self._replica, reason=reason))
+        self._mailbox.put(Gone(replica=self._replica, reason=reason, life=self._life))

@@ -1,16 +1,25 @@
-"""What replicas tell the driver, as it arrives in the driver's inbox.
+"""What replicas, and those who watch the cluster, tell the driver, as it arrives in the driver's inbox.
 
-May not enter: decisions.  Who puts these there: transport.py.  Who turns them into the scheduler's events:
-lifecycle.py, job.py and pool.py.
+May not enter: decisions.  Who puts these there: transport.py, cluster_watch.py, newcomers.py.  Who turns them into
+the scheduler's events: lifecycle.py, job.py and pool.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ovray.core.ids import DispatchId, ReplicaId
+from ovray.devices.records import ReplicaSpec
 from ovray.replica.envelope import Reply
 from ovray.replica.workload import ReplicaReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaStart:
+    """Says which replica is wanted and with which OpenVINO properties."""
+
+    spec: ReplicaSpec
+    properties: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +28,8 @@ class Started:
 
     replica: ReplicaId
     report: ReplicaReport
+    #: Which of the replica's starts speaks, counted from 0: a process may be heard of after its successor began.
+    life: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +38,7 @@ class StartFailed:
 
     replica: ReplicaId
     error: Exception
+    life: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +74,7 @@ class ProbePassed:
     """A replica that was put aside infers again."""
 
     replica: ReplicaId
+    life: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +83,7 @@ class ProbeRefused:
 
     replica: ReplicaId
     error: Exception
+    life: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +92,37 @@ class Gone:
 
     replica: ReplicaId
     reason: str
+    life: int = 0
 
 
-Message = Started | StartFailed | Answered | Refused | Replied | ProbePassed | ProbeRefused | Gone
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSeen:
+    """Ray said which of its nodes live; ids as in ``ReplicaSpec.node_id``."""
+
+    alive: frozenset[str]
+    #: Those of them that are to get no new work, since they are about to leave.
+    draining: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostsJoined:
+    """Nodes that were not there at the start were looked at."""
+
+    #: What the device string means on them; nothing where it does not cover them.
+    starts: tuple[ReplicaStart, ...]
+    #: And how many replicas it means on the whole cluster as it is now.
+    replicas_wanted: int
+
+
+Message = (
+    Started
+    | StartFailed
+    | Answered
+    | Refused
+    | Replied
+    | ProbePassed
+    | ProbeRefused
+    | Gone
+    | ClusterSeen
+    | HostsJoined
+)

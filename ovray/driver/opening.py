@@ -17,7 +17,8 @@ from ovray.core.settings import SchedulerSettings
 from ovray.devices.records import Hint, Plan, ReplicaSpec
 from ovray.driver.arena import Arena, ArenaStorage, ProcessStorage
 from ovray.driver.host_transport import HostTransport
-from ovray.driver.lifecycle import ReplicaStart
+from ovray.driver.messages import ReplicaStart
+from ovray.driver.newcomers import upkeep_of
 from ovray.driver.placement import PlacementOptions, place
 from ovray.driver.pool import Carriage, RequestPool
 from ovray.driver.room import Room
@@ -95,11 +96,16 @@ def open_pool(model: ov.Model, options: PoolOptions) -> OpenPool:
     workload = RequestWorkload(model=pack(model), batching=_batching(options))
     held_session.take(options.address)
     try:
-        plan = place(options.placement)
+        placed = place(options.placement)
         carriage = _carriage(workload, options)
     except BaseException:
         held_session.let_go()
         raise
+
+    def start_of(spec: ReplicaSpec) -> ReplicaStart:
+        properties = compile_properties(spec, {**options.config, **_for_device(spec, options)})
+        return ReplicaStart(spec=spec, properties=properties)
+
     pool = RequestPool(
         # Who submits waits for room before the scheduler hears of it, so its own bound never comes into play.
         Scheduler(
@@ -108,18 +114,14 @@ def open_pool(model: ov.Model, options: PoolOptions) -> OpenPool:
         carriage,
         Room(max_requests=options.max_requests, max_bytes=options.max_bytes),
         held_session.let_go,
+        upkeep_of(options.placement, placed.found, start_of, carriage.inbox),
     )
     try:
-        pool.start(
-            ReplicaStart(
-                spec=spec, properties=compile_properties(spec, {**options.config, **_for_device(spec, options)})
-            )
-            for spec in plan.replicas
-        )
+        pool.start(map(start_of, placed.plan.replicas))
     except BaseException:
         pool.close()
         raise
-    return OpenPool(pool=pool, plan=plan)
+    return OpenPool(pool=pool, plan=placed.plan)
 
 
 def _carriage(workload: RequestWorkload, options: PoolOptions) -> Carriage:

@@ -30,15 +30,28 @@ class PlacementOptions:
     sharing: CoreSharing = CoreSharing.EXCLUSIVE
     #: How long to wait for cores that others hold.
     lease_timeout_s: float = 30.0
+    #: At most so many replicas, the first of the plan; ``None`` is all.
+    max_replicas: int | None = None
+    #: A replica that holds work and says nothing for so long is lost; so is a head.
+    replica_timeout_s: float = 30.0
 
     @classmethod
-    def parse(
-        cls, *, devices: str, hint: str, precision: str | None, share_cores: bool, lease_timeout_s: float
+    def parse(  # noqa: PLR0913 (one parameter an option)
+        cls,
+        *,
+        devices: str,
+        hint: str,
+        precision: str | None,
+        share_cores: bool,
+        lease_timeout_s: float,
+        max_replicas: int | None = None,
+        replica_timeout_s: float = 30.0,
     ) -> "PlacementOptions":
         """Reads what callers type, so that a slip of the pen is told before anything is asked or started.
 
         Raises:
-            ConfigError: the device string is wrong, there is no such hint or precision, or the time is below zero.
+            ConfigError: the device string is wrong, there is no such hint or precision, or a number is out of
+                its range.
         """
         parse(devices)
         PlanOptions(precision=precision)  # refuses one that there is not
@@ -48,12 +61,18 @@ class PlacementOptions:
             )
         if lease_timeout_s < 0:
             raise ConfigError(f"the lease timeout is {lease_timeout_s:g} s; give 0 or more")
+        if max_replicas is not None and max_replicas < 1:
+            raise ConfigError(f"--max-replicas {max_replicas}: give 1 or more, or leave it out for all")
+        if not replica_timeout_s > 0:
+            raise ConfigError(f"--replica-timeout {replica_timeout_s:g}: give seconds, more than 0")
         return cls(
             devices=devices,
             hint=Hint[hint.upper()],
             precision=precision,
             sharing=CoreSharing.SHARED if share_cores else CoreSharing.EXCLUSIVE,
             lease_timeout_s=lease_timeout_s,
+            max_replicas=max_replicas,
+            replica_timeout_s=replica_timeout_s,
         )
 
 
@@ -69,10 +88,18 @@ def lay_out(options: PlacementOptions, found: ClusterProbe) -> Plan:
         PlanOptions(hint=options.hint, sharing=options.sharing, precision=options.precision),
     )
     left_out = tuple(f"host {node.host} was left out: {node.reason}" for node in found.left_out)
-    return replace(plan, warnings=(*left_out, *plan.warnings))
+    return replace(plan, replicas=plan.replicas[: options.max_replicas], warnings=(*left_out, *plan.warnings))
 
 
-def place(options: PlacementOptions) -> Plan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """Is a plan whose replicas can be started now, and the hosts that it was made for."""
+
+    plan: Plan
+    found: ClusterProbe
+
+
+def place(options: PlacementOptions) -> Placed:
     """Lays out replicas that can be started now, over the cluster that this process is connected to.
 
     Raises:
@@ -89,4 +116,4 @@ def place(options: PlacementOptions) -> Plan:
                 raise CpusTakenError(f"{error}; waited {options.lease_timeout_s:g} s (--lease-timeout)") from error
             time.sleep(LOOK_AGAIN_S)
         else:
-            return plan
+            return Placed(plan=plan, found=found)

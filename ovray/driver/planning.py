@@ -75,7 +75,7 @@ def plan(  # noqa: PLR0913 (the public face: every option has its name)
         return _only_placed(options, address)
     workload = Workload(model=pack(_with_closed_shapes(with_plain_types(read_model(model)))), batch_rows=1)
     with ray_session(address):
-        return _measured(place(options), workload, options)
+        return _measured(place(options).plan, workload, options)
 
 
 def _only_placed(options: PlacementOptions, address: str | None) -> Plan:
@@ -143,13 +143,14 @@ def _wait_for_all(
             failures |= {replica: late for replica in wanted if replica not in {*measurements, *failures}}
             break
         if isinstance(message, Started):
-            measurements[message.replica] = _measurement(message.report)
+            measurements[message.replica] = measurement_of(message.report)
         elif isinstance(message, StartFailed):
             failures[message.replica] = message.error
     return measurements, failures
 
 
-def _measurement(report: ReplicaReport) -> Measurement:
+def measurement_of(report: ReplicaReport) -> Measurement:
+    """Returns what a replica turned out to be, for its place in the plan."""
     engine = report.engine
     return Measurement(
         nireq=engine.nireq,

@@ -24,8 +24,8 @@ from ovray.core.ids import ReplicaId, RequestId
 from ovray.core.scheduler import Scheduler
 from ovray.core.snapshot import Snapshot
 from ovray.driver.calls import Call, Ended
-from ovray.driver.lifecycle import ReplicaSet, ReplicaStart
-from ovray.driver.messages import Replied
+from ovray.driver.lifecycle import ReplicaSet, Upkeep
+from ovray.driver.messages import ReplicaStart, Replied
 from ovray.driver.request_loop import RequestLoop
 from ovray.driver.room import Room
 from ovray.driver.transport import Inbox, Transport
@@ -104,6 +104,7 @@ class RequestPool:
         carriage: Carriage,
         room: Room,
         let_go: Callable[[], None],
+        upkeep: Upkeep | None = None,
     ) -> None:
         """Stores; ``start`` acts.
 
@@ -112,17 +113,19 @@ class RequestPool:
             carriage: how they travel.
             room: bounds the requests that have not ended.
             let_go: is called last, when the replicas have ended.
+            upkeep: how replicas are looked after; ``None`` is as by default.
         """
         self._inbox = carriage.inbox
         self._transport = carriage.transport
         self._storage = carriage.storage
         self._room = room
         self._let_go = let_go
-        self._replicas = ReplicaSet(carriage.transport)
-        self._loop = RequestLoop(scheduler, carriage.transport, self._replicas, carriage.client)
+        self._replicas = ReplicaSet(carriage.transport, upkeep=upkeep)
+        self._loop = RequestLoop(
+            scheduler, carriage.transport, self._replicas, carriage.client, submit_again=carriage.inbox.put
+        )
         self._request_ids = itertools.count()
         self._pid = os.getpid()
-        self._unfinished = _Countdown()
         #: Set once, and then nothing is taken any more.
         self._over: OvrayError | None = None
         self._closing = False
@@ -187,13 +190,11 @@ class RequestPool:
 
         def leave(how: Ended) -> None:
             self._storage.forget(taken)
-            self._room.leave(size_bytes)
             try:
                 ended(how)
             finally:
-                self._unfinished.down()
+                self._room.leave(size_bytes)
 
-        self._unfinished.up()
         self._inbox.put(Call(asked=asked, tensors=taken, ended=leave, submitted_s=submitted_s))
         if not self._thread.is_alive():
             # It may have looked into its inbox for the last time before the request was there.
@@ -230,7 +231,7 @@ class RequestPool:
 
     def drain(self, timeout_s: float) -> bool:
         """Waits until every request that was taken has ended; says whether they did in time."""
-        return self._unfinished.wait(timeout_s)
+        return self._room.wait_empty(timeout_s)
 
     def close(self) -> None:
         """Ends the replicas; requests that have not ended end with an error.  A second call does nothing."""
@@ -296,7 +297,7 @@ class RequestPool:
             if isinstance(note, (Call, Replied)):
                 continue
             if isinstance(note, events.RequestCancelled):
-                self._loop.feed(note)
+                self._loop.cancel(note)
             elif isinstance(note, _Errand):
                 _carry_out(note)
             elif isinstance(note, _Closing):
@@ -315,28 +316,6 @@ class RequestPool:
                 self._loop.refuse(note, error)
             elif isinstance(note, _Errand):
                 note.done.set_exception(error)
-
-
-class _Countdown:
-    """Counts what is under way, and lets others wait until nothing is."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._count = 0
-
-    def up(self) -> None:
-        with self._changed:
-            self._count += 1
-
-    def down(self) -> None:
-        with self._changed:
-            self._count -= 1
-            if self._count == 0:
-                self._changed.notify_all()
-
-    def wait(self, timeout_s: float) -> bool:
-        with self._changed:
-            return self._changed.wait_for(lambda: self._count == 0, timeout_s)
 
 
 def _carry_out(errand: _Errand) -> None:

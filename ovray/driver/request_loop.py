@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from ovray.core import commands, events
 from ovray.core.ids import DispatchId, ReplicaId, RequestId
 from ovray.core.scheduler import Scheduler
+from ovray.core.settings import SchedulerSettings
 from ovray.core.snapshot import Snapshot
 from ovray.driver import messages
+from ovray.driver.bundles import Bundles, bundle_rule
 from ovray.driver.calls import Call, Ended
 from ovray.driver.lifecycle import ReplicaSet
 from ovray.driver.transport import Transport
@@ -32,6 +34,7 @@ class RequestLoop:
         transport: Transport,
         replicas: ReplicaSet,
         client: str,
+        submit_again: Callable[[Call], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Stores.
@@ -41,6 +44,7 @@ class RequestLoop:
             transport: carries what is sent.
             replicas: those that serve.
             client: what replicas know this driver by.
+            submit_again: has ``submit`` called with a request when everything that is being done is done.
             clock: seconds, on any clock that does not go back.
         """
         self._scheduler = scheduler
@@ -48,6 +52,7 @@ class RequestLoop:
         self._replicas = replicas
         self._client = client
         self._clock = clock
+        self._bundles = Bundles(submit_again, SchedulerSettings().max_replicas_killed)
         self._calls: dict[RequestId, Call] = {}
         #: What replicas said of the dispatches that the scheduler is being told of, and the input's error that it
         #: is being told of: the scheduler carries neither tensors nor exceptions.
@@ -64,8 +69,14 @@ class RequestLoop:
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Takes in requests."""
-        self._calls.update((call.asked.request, call) for call in calls)
-        self._feed_all([call.asked for call in calls])
+        formed = self._bundles.form(calls)
+        self._calls.update((call.asked.request, call) for call in formed)
+        self._feed_all([call.asked for call in formed])
+
+    def cancel(self, cancelled: events.RequestCancelled) -> None:
+        """Ends a request with an error, unless it has ended."""
+        if not self._bundles.cancel(cancelled.request):
+            self.feed(cancelled)
 
     def take(self, message: messages.Message) -> None:
         """Takes in what a replica said."""
@@ -90,8 +101,9 @@ class RequestLoop:
         if now_s >= self._look_at_s:
             self._look_at_s = now_s + TICK_S
             snapshot = self._scheduler.snapshot()
-            for event in self._replicas.look_for_the_silent(snapshot):
+            for event in self._replicas.look_after(snapshot):
                 self.feed(event)
+            self._bundles.rule = bundle_rule(snapshot, self._replicas.reports)
             error = self._replicas.error_if_none_is_left(self._scheduler.snapshot())
             if error is not None:
                 raise error
@@ -162,7 +174,7 @@ class RequestLoop:
             case commands.ProbeReplica():
                 self._transport.probe(command.replica)
             case commands.ReleaseReplica():
-                self._transport.stop(command.replica)
+                self._replicas.released(command.replica)
             case commands.WakeAt():
                 self._wake_at_s = command.at_s
             case commands.AcceptRequest():

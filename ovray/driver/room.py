@@ -62,6 +62,15 @@ class Room:
             if self._waiting:
                 self._changed.notify_all()
 
+    def wait_empty(self, timeout_s: float) -> bool:
+        """Waits until nothing is in; says whether that was so in time."""
+        with self._changed:
+            self._waiting += 1
+            try:
+                return self._changed.wait_for(lambda: self._requests == 0, timeout_s)
+            finally:
+                self._waiting -= 1
+
     def _has_place(self, size_bytes: int) -> bool:
         if self._requests == 0:
             return True

@@ -3,6 +3,7 @@
 May not enter: decisions, the scheduler.  Answers arrive as messages.py in the inbox, from threads of Ray's.
 """
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ovray.core.ids import DispatchId, ReplicaId
 from ovray.devices.records import ReplicaSpec
+from ovray.driver.cluster_watch import ClusterWatch
 from ovray.driver.mailbox import Mailbox
 from ovray.driver.messages import (
     Answered,
@@ -53,6 +55,9 @@ LET_GO_TIMEOUT_S = 2.0
 RELEASE_TIMEOUT_S = 5.0
 _RELEASE_POLL_S = 0.02
 
+#: And how long all of it may take.  What is not ended by then ends with this process, see replica/orphans.py.
+CLOSE_TIMEOUT_S = 10.0
+
 
 class Answer(Enum):
     """Says what a replica gives back for a piece of work."""
@@ -68,8 +73,8 @@ class Transport(Protocol):
     """Starts replicas and carries pieces of work to them.  Every call returns at once; what comes of it arrives
     in the inbox."""
 
-    def start(self, spec: ReplicaSpec, properties: Mapping[str, str]) -> None:
-        """Starts a replica: ``Started`` or ``StartFailed``."""
+    def start(self, spec: ReplicaSpec, properties: Mapping[str, str], life: int = 0) -> None:
+        """Starts a replica: ``Started`` or ``StartFailed``.  What it says of itself carries ``life``."""
         ...
 
     def send(self, replica: ReplicaId, dispatch: DispatchId, job: int, piece: Any) -> None:
@@ -127,6 +132,7 @@ class RayTransport:
         self._lease_timeout_s = lease_timeout_s
         self._client = client
         self._driver = this_process()
+        self._watch_on_cluster = ClusterWatch(inbox.put)
         self._workload: Any = None
         self._work: Any = None
         self._actors: dict[ReplicaId, Any] = {}
@@ -134,6 +140,7 @@ class RayTransport:
         self._started: set[ReplicaId] = set()
         #: Where each of ``_actors`` runs, and how many of Ray's CPUs it holds there.
         self._claims: dict[ReplicaId, tuple[str, int]] = {}
+        self._lives: dict[ReplicaId, int] = {}
         #: References whose answer is still to come.  Ray may crash the driver when one is dropped before.
         self._pending: dict[Future[Any], Any] = {}
 
@@ -141,26 +148,31 @@ class RayTransport:
         """Hands over the model and the job, before any replica is started."""
         self._workload = ray.put(workload)
         self._work = ray.put(work)
+        self._watch_on_cluster.start()
 
-    def start(self, spec: ReplicaSpec, properties: Mapping[str, str]) -> None:
+    def start(self, spec: ReplicaSpec, properties: Mapping[str, str], life: int = 0) -> None:
         actor = ReplicaActor.options(
             num_cpus=spec.ray_num_cpus,
             scheduling_strategy=NodeAffinitySchedulingStrategy(spec.node_id, soft=False),
         ).remote(spec, self._owner, self._lease_timeout_s, self._driver)
         self._actors[spec.id] = actor
         self._claims[spec.id] = (spec.node_id, spec.ray_num_cpus)
+        self._lives[spec.id] = life
+        self._started.discard(spec.id)
 
         def on_answer(answer: Future[Any]) -> None:
             error = _error_of(answer)
             if error is None:
-                self._started.add(spec.id)
-                self._inbox.put(Started(replica=spec.id, report=answer.result()))
+                if self._lives[spec.id] == life:
+                    self._started.add(spec.id)
+                self._inbox.put(Started(replica=spec.id, report=answer.result(), life=life))
             else:
-                self._inbox.put(StartFailed(replica=spec.id, error=error))
+                self._inbox.put(StartFailed(replica=spec.id, error=error, life=life))
 
         self._watch(actor.start.remote(self._workload, dict(properties)), on_answer)
 
     def send(self, replica: ReplicaId, dispatch: DispatchId, job: int, piece: Any) -> None:
+        life = self._lives[replica]
         run = self._actors[replica].run.options(num_returns=self._answer.value)
         returned = run.remote(dispatch, job, [self._work], piece)
         report, rows = (returned, None) if self._answer is Answer.REPORT else returned
@@ -174,7 +186,7 @@ class RayTransport:
                 # It holds the same error, and Ray reports those that nobody has looked at.
                 self._watch(rows, lambda _: None)
             if isinstance(error, ReplicaLostError):
-                self._inbox.put(Gone(replica=replica, reason=str(error)))
+                self._inbox.put(Gone(replica=replica, reason=str(error), life=life))
             else:
                 self._inbox.put(Refused(replica=replica, dispatch=dispatch, error=error))
 
@@ -182,13 +194,14 @@ class RayTransport:
 
     def send_requests(self, replica: ReplicaId, envelope: Envelope) -> None:
         dispatches = [DispatchId(request.dispatch) for request in envelope.requests]
+        life = self._lives[replica]
 
         def on_answer(answer: Future[Any]) -> None:
             error = _error_of(answer)
             if error is None:
                 self._inbox.put(Replied(replica=replica, replies=answer.result()))
             elif isinstance(error, ReplicaLostError):
-                self._inbox.put(Gone(replica=replica, reason=str(error)))
+                self._inbox.put(Gone(replica=replica, reason=str(error), life=life))
             else:
                 for dispatch in dispatches:
                     self._inbox.put(Refused(replica=replica, dispatch=dispatch, error=error))
@@ -208,17 +221,21 @@ class RayTransport:
             if error is not None:
                 on_error(error)
 
-        self._watch(self._actors[replica].connect.remote(path), on_answer)
+        actor = self._actors.get(replica)
+        if actor is not None:
+            self._watch(actor.connect.remote(path), on_answer)
 
     def probe(self, replica: ReplicaId) -> None:
+        life = self._lives[replica]
+
         def on_answer(answer: Future[Any]) -> None:
             error = _error_of(answer)
             if error is None:
-                self._inbox.put(ProbePassed(replica=replica))
+                self._inbox.put(ProbePassed(replica=replica, life=life))
             elif isinstance(error, ReplicaLostError):
-                self._inbox.put(Gone(replica=replica, reason=str(error)))
+                self._inbox.put(Gone(replica=replica, reason=str(error), life=life))
             else:
-                self._inbox.put(ProbeRefused(replica=replica, error=error))
+                self._inbox.put(ProbeRefused(replica=replica, error=error, life=life))
 
         self._watch(self._actors[replica].probe.remote(), on_answer)
 
@@ -228,6 +245,13 @@ class RayTransport:
             ray.kill(actor, no_restart=True)
 
     def close(self) -> None:
+        self._watch_on_cluster.stop()
+        # On a thread of its own: a head that is gone keeps those who ask it waiting.
+        closing = threading.Thread(target=self._end_all, name="ovray-close", daemon=True)
+        closing.start()
+        closing.join(CLOSE_TIMEOUT_S)
+
+    def _end_all(self) -> None:
         # Whoever starts replicas next asks which cores are leased and which CPUs Ray has free: those of a process
         # that is still ending would be missing.
         told = [self._actors[replica].let_go.remote() for replica in self._actors if replica in self._started]

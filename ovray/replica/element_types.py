@@ -39,7 +39,7 @@ def holds(element_type: str, array: NDArray[Any]) -> bool:
     """Tells whether an array holds elements of this type; text may come in any of NumPy's ways."""
     if element_type == TEXT:
         return array.dtype.kind in "OUS"
-    return NUMPY_TYPES[element_type] == array.dtype
+    return NUMPY_TYPES.get(element_type, array.dtype) == array.dtype
 
 
 def zeros(element_type: str, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -58,8 +58,21 @@ def packed_bytes(element_type: str, shape: tuple[int, ...]) -> int:
 
 
 def to_bytes(text: NDArray[Any]) -> list[bytes]:
-    """Returns texts one after the other, as the ``bytes`` that OpenVINO holds."""
-    return [each if isinstance(each, bytes) else each.encode("utf-8", "surrogateescape") for each in text.flat]
+    """Returns texts one after the other, as the ``bytes`` that OpenVINO holds.
+
+    Raises:
+        TypeError: an element is neither ``str`` nor ``bytes``.
+        ValueError: a ``str`` has surrogates that stand for no byte.
+    """
+    return [_encoded(each) for each in text.flat]
+
+
+def _encoded(text: Any) -> bytes:
+    if isinstance(text, bytes):
+        return text
+    if not isinstance(text, str):
+        raise TypeError(f"an element of type {type(text).__name__}; text is str or bytes")
+    return text.encode("utf-8", "surrogateescape")
 
 
 def to_text(encoded: NDArray[np.bytes_], shape: tuple[int, ...]) -> NDArray[np.object_]:

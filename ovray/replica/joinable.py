@@ -3,10 +3,12 @@
 May not enter: devices, ray, queues.  What shows independence: batch_axis.py.
 """
 
-from typing import Literal, NamedTuple
+import sys
+from typing import NamedTuple
 
 import openvino as ov
 
+from ovray.replica.batch_axis import examine
 from ovray.replica.engine import BatchVerdict
 from ovray.replica.joining import Joining
 from ovray.replica.model import last_line
@@ -26,13 +28,12 @@ class Opened(NamedTuple):
     verdict: BatchVerdict | None
 
 
-def open_for_joining(model: ov.Model, batch_size: int | Literal["auto"], batching: Batching) -> Opened:
+def open_for_joining(model: ov.Model, batching: Batching) -> Opened:
     """Decides; returns a copy of the model if it had to be changed."""
+    batch_size = batching.batch_size
     if batch_size == 1 or batching.merging is Merging.NEVER:
         return Opened(model, None, None)
-    verdict = (
-        _first_dimensions(model) if batching.merging is Merging.ALWAYS else BatchVerdict(reason="not examined")
-    )
+    verdict = _first_dimensions(model) if batching.merging is Merging.ALWAYS else examine(model)
     if verdict.input_axes is None or verdict.output_axes is None:
         return Opened(model, None, verdict)
     opened = model.clone()
@@ -45,9 +46,18 @@ def open_for_joining(model: ov.Model, batch_size: int | Literal["auto"], batchin
     joining = Joining(
         input_axes=verdict.input_axes,
         output_axes=verdict.output_axes,
-        max_rows=AUTO_MAX_ROWS if batch_size == "auto" else batch_size,
+        max_rows=min(
+            AUTO_MAX_ROWS if batch_size == "auto" else batch_size,
+            *(_longest(shape[axis]) for shape, axis in zip(shapes, verdict.input_axes, strict=True)),
+        ),
     )
     return Opened(opened, joining, verdict)
+
+
+def _longest(dimension: ov.Dimension) -> int:
+    """Returns the length that a dimension may have: a bound of the model's own is kept."""
+    length = dimension.get_max_length()
+    return length if length > 0 else sys.maxsize
 
 
 def _with_open(port: ov.Output, axis: int) -> ov.PartialShape:

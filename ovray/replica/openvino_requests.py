@@ -8,10 +8,10 @@ inference had shared, long after that array was freed.
 """
 
 import statistics
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,11 +36,14 @@ from ovray.replica.model import describe, last_line, unpack
 from ovray.replica.request_check import check, shape_of, zeros_for
 from ovray.replica.request_engine import InferenceFailedError, Inferred, Lane, Outputs
 from ovray.replica.signature import Signature
-from ovray.replica.workload import RequestWorkload
+from ovray.replica.workload import Merging, RequestWorkload
 
 #: Warm-up: inferences one at a time, then as many rounds of all lanes at once; each part ends at this time, too.
 _WARM_UP_ROUNDS = 3
 _WARM_UP_LIMIT_S = 2.0
+
+#: Inputs that are kept for probes have no more bytes than this.
+_SAMPLE_BYTES = 16 << 20
 
 
 class OpenVINORequests:
@@ -50,7 +53,8 @@ class OpenVINORequests:
         """Compiles and warms up.
 
         Args:
-            workload: the model as the user gave it, and how requests are joined.
+            workload: the model as the user gave it, and how requests are joined.  Where they are, one request may
+                have any number of rows, as a joined one has; whoever is in front holds users to their own shapes.
             device: OpenVINO's name, ``CPU`` or ``GPU.0``.
             properties: OpenVINO properties by name.
 
@@ -58,13 +62,16 @@ class OpenVINORequests:
             CompileError: OpenVINO refused the model or a property.
         """
         model = unpack(workload.model)
-        self._signature = describe(model)
         # Requests are joined for the sake of throughput; one that asks for latency is run at once and alone.
         wants_latency = properties.get("PERFORMANCE_HINT") == "LATENCY"
-        opened = open_for_joining(model, 1 if wants_latency else workload.batching.batch_size, workload.batching)
+        batching = replace(workload.batching, merging=Merging.NEVER) if wants_latency else workload.batching
+        opened = open_for_joining(model, batching)
+        self._signature = describe(opened.model)
         self._joining = opened.joining
         self._graph = GraphCheck(workload.model)
-        self._good_shapes = _least_shapes(model)
+        #: One that was answered once; before that, zeros of the least shapes.
+        self._sample = zeros_for(self._signature.inputs, _least_shapes(model))
+        self._sample_was_answered = False
         self._compiled, compile_s = compile_for(device, opened.model, properties)
         nireq = requests_wanted(self._compiled, properties)
         self._lanes = [_OpenVINOLane(self, self._compiled.create_infer_request()) for _ in range(nireq)]
@@ -98,18 +105,21 @@ class OpenVINORequests:
 
     @property
     def signature(self) -> Signature:
-        """Describes the model as the user gave it."""
+        """Describes the model as it was compiled: where requests are joined, its batch dimension is open."""
         return self._signature
 
     def check(self, request: Request) -> None:
         check(request, self._signature)
 
     def sample(self) -> Request:
-        return zeros_for(self._signature.inputs, self._good_shapes)
+        return self._sample
 
     def note_good(self, request: Request) -> None:
-        """Remembers the shapes of a request that was answered, or that the graph takes."""
-        self._good_shapes = tuple(shape_of(request, index) for index in range(len(request.tensors)))
+        """Keeps a copy of the first request that was answered, if it is not large."""
+        if self._sample_was_answered or sum(array.nbytes for array in request.tensors) > _SAMPLE_BYTES:
+            return
+        self._sample_was_answered = True
+        self._sample = replace(request, tensors=tuple(array.copy() for array in request.tensors))
 
     def refusal(self, request: Request) -> str | None:
         """Says why the graph cannot take a request's shapes on any device; ``None`` if it can."""
@@ -165,19 +175,19 @@ class _OpenVINOLane:
     def __init__(self, engine: OpenVINORequests, request: ov.InferRequest) -> None:
         self._engine = engine
         self._infer_request = request
-        self._one_at_a_time = threading.Lock()
 
     def infer(self, requests: Sequence[Request]) -> Inferred:
-        with self._one_at_a_time:
-            try:
-                self._fill(requests)
-                began_s = time.monotonic()
-                self._infer_request.start_async()
-                self._infer_request.wait()
-                infer_s = time.monotonic() - began_s
-            except RuntimeError as error:
-                raise InferenceFailedError(last_line(error)) from error
-            return Inferred(self._split(requests), infer_s)
+        try:
+            self._fill(requests)
+            began_s = time.monotonic()
+            self._infer_request.start_async()
+            self._infer_request.wait()
+            infer_s = time.monotonic() - began_s
+        except (RuntimeError, TypeError, ValueError) as error:
+            # RuntimeError is OpenVINO's; the others come of elements that are no texts, or no UTF-8.
+            reason = last_line(error) if isinstance(error, RuntimeError) else str(error)
+            raise InferenceFailedError(reason) from error
+        return Inferred(self._split(requests), infer_s)
 
     def blame(self, request: Request, failure: InferenceFailedError) -> Exception:
         """Asks the graph, which needs no device, whether it can take the shapes; then tries the device.
@@ -191,8 +201,8 @@ class _OpenVINOLane:
             self.infer([self._engine.sample()])
         except InferenceFailedError as second:
             return ReplicaError(
-                f"the inference failed ({failure}), and so did one of zeros after it ({second}); the device is"
-                " taken to be at fault"
+                f"the inference failed ({failure}), and so did one after it that should not ({second}); the device"
+                " is taken to be at fault"
             )
         return _input_error(request, self._engine.signature, str(failure))
 
@@ -217,8 +227,8 @@ class _OpenVINOLane:
         tensors = [
             self._infer_request.get_output_tensor(index) for index in range(len(self._engine.signature.outputs))
         ]
+        self._engine.note_good(requests[0])
         if len(requests) == 1:
-            self._engine.note_good(requests[0])
             return [_alone(tensors)]
         joining = self._engine.joining
         assert joining is not None, "only engines that join get several requests"

@@ -82,7 +82,7 @@ class RequestEngine(Protocol):
         ...
 
     def sample(self) -> Request:
-        """Makes a request of zeros that a device in good order answers."""
+        """Gives a request that a device in good order answers."""
         ...
 
     def read_property(self, name: str) -> Any:

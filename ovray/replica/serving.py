@@ -82,6 +82,8 @@ class RequestServer:
                 accepted.append(self._admit(envelope.client, request, answer, now_s))
             except DataError as error:
                 _tell(answer, _failed(request, error, 0.0))
+            except Exception as error:  # noqa: BLE001 - every request is answered, also a malformed one
+                _tell(answer, _failed(request, _unforeseen(error), 0.0))
         with self._changed:
             refused = accepted if self._is_closed else self._put(accepted, now_s)
             reason = _closed_error() if self._is_closed else _known_error()
@@ -120,7 +122,7 @@ class RequestServer:
                 _tell(waiting.answer, _failed(waiting.request, error, self._clock() - waiting.arrived_s))
 
     def probe(self, timeout_s: float = PROBE_TIMEOUT_S) -> None:
-        """Runs one inference of zeros, to see whether the device works.
+        """Runs one inference that has gone well before, to see whether the device works.
 
         Raises:
             ReplicaError: it failed, or did not end in time.

@@ -124,7 +124,7 @@ class WaitingRequests:
             if now_s < let_go_s:
                 return Next([], let_go_s)
         if self._benefits is not None:
-            limit = self._benefits.of(head.key).choose(min(rows, limit))
+            limit = self._benefits.of(head.key).choose(head.rows, min(rows, limit))
         return Next(self._take_batch(head, limit), None)
 
     def drop(self, client: str, dispatch: int) -> Waiting | None:

@@ -11,8 +11,10 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from ovray.scoring.files import file_info, is_url, open_file
-from ovray.scoring.records import Block, FileRef, InputFile
+from ovray.scoring.bad_rows import BadRowError
+from ovray.scoring.bisecting import bisected
+from ovray.scoring.files import file_info, is_url, one_line, open_file
+from ovray.scoring.records import Block, FileRef, InputFile, Unreadable
 
 _FILE_START = b"ARROW1"
 _STREAM_START = b"\xff\xff\xff\xff"
@@ -76,14 +78,12 @@ class ArrowRows:
         self._number: int | None = None
         self._batch: pa.RecordBatch | None = None
 
-    def read(self, block: Block, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+    def read(self, block: Block, start: int, stop: int) -> Iterator[pa.RecordBatch | Unreadable]:
         """Yield rows ``start`` to ``stop``, both counted from the record batch's first row."""
         batch = self._load(block)
         for at in range(start, stop, self._rows_per_batch):
             piece = batch.slice(at, min(self._rows_per_batch, stop - at))
-            # Unlike other formats, Arrow's bytes are used as they are: damaged ones would end the process.
-            piece.validate(full=True)
-            yield piece
+            yield from _sound_rows(piece)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -98,6 +98,30 @@ class ArrowRows:
                 raise pa.ArrowInvalid("holds other record batches than it did")
             self._batch, self._number = batch.select(self._columns), block.position
         return self._batch
+
+
+def _sound_rows(piece: pa.RecordBatch) -> Iterator[pa.RecordBatch | Unreadable]:
+    """Yield rows that are what they say; unlike other formats, Arrow's bytes are used as they are.
+
+    Damaged ones would end the process.
+    """
+
+    def attempt(start: int, stop: int) -> pa.RecordBatch:
+        rows = piece.slice(start, stop - start)
+        try:
+            rows.validate(full=True)
+        except pa.ArrowException as error:
+            raise BadRowError(one_line(error)) from error
+        return rows
+
+    problems: list[str] = []
+    for _, _, rows in bisected(
+        0, piece.num_rows, attempt, lambda _, error: problems.append(f"cannot be read: {error}")
+    ):
+        yield from (Unreadable(rows=1, problem=problem) for problem in problems)
+        problems.clear()
+        yield rows
+    yield from (Unreadable(rows=1, problem=problem) for problem in problems)
 
 
 class _FileBatches:

@@ -4,6 +4,7 @@ A fit is decided from types, and from the first rows where a type leaves lengths
 May not enter: options, names, which column is meant (columns.py decides that), the values themselves (tensors.py).
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from math import prod
 
@@ -61,6 +62,66 @@ def is_list(of: pa.DataType) -> bool:
         or kinds.is_list_view(of)
         or kinds.is_large_list_view(of)
     )
+
+
+def is_text(of: pa.DataType) -> bool:
+    """Return whether a type is text of any kind."""
+    kinds = pa.types
+    return bool(kinds.is_string(of) or kinds.is_large_string(of) or kinds.is_string_view(of))
+
+
+def with_numbers(sample: pa.RecordBatch) -> pa.RecordBatch:
+    """Return rows with numbers in place of text, in columns where most text spells numbers.
+
+    One cell that is no number makes text of a whole column of CSV: where such a cell may cost its row and no more,
+    the others are numbers still.  Text that spells none is null.
+    """
+    columns = [_as_numbers(column) if is_text(column.type) else column for column in sample.columns]
+    return pa.RecordBatch.from_arrays(columns, names=sample.schema.names)
+
+
+def with_usual_lists(sample: pa.RecordBatch) -> pa.RecordBatch:
+    """Return rows in which lists that are null, or not of the usual lengths, are replaced by such as are."""
+    columns = [_usual(column) if is_list(column.type) else column for column in sample.columns]
+    return pa.RecordBatch.from_arrays(columns, names=sample.schema.names)
+
+
+def _as_numbers(texts: pa.Array) -> pa.Array:
+    found: list[int | float | None] = [_number(text) for text in texts.to_pylist()]
+    spelt = [number for number in found if number is not None]
+    if not spelt or 2 * len(spelt) <= len(texts) - texts.null_count:
+        return texts
+    is_whole = all(isinstance(number, int) for number in spelt)
+    return pa.array(found, pa.int64() if is_whole else pa.float64())
+
+
+def _number(text: str | None) -> int | float | None:
+    for kind in (pa.int64(), pa.float64()):
+        try:
+            number: int | float | None = pa.scalar(text, pa.string()).cast(kind).as_py()
+        except pa.ArrowInvalid:
+            continue
+        return number
+    return None
+
+
+def _usual(lists: pa.Array) -> pa.Array:
+    shapes = [_lengths(one) for one in lists.to_pylist()]
+    whole = [shape for shape in shapes if shape is not None]
+    if not whole:
+        return lists
+    usual = Counter(whole).most_common(1)[0][0]
+    first = shapes.index(usual)
+    return lists.take(pa.array([at if shape == usual else first for at, shape in enumerate(shapes)]))
+
+
+def _lengths(value: object) -> tuple[int, ...] | None:
+    """Return the lengths of nested lists, outermost first; ``None`` where one is null or they are ragged."""
+    if not isinstance(value, list):
+        return None if value is None else ()
+    within = {_lengths(one) for one in value} or {()}
+    only = within.pop()
+    return None if within or only is None else (len(value), *only)
 
 
 def fit(port: Port, cells: Cells) -> Fit | str:
@@ -137,10 +198,9 @@ def _type_problem(element_type: str, of: pa.DataType) -> str | None:
     kinds = pa.types
     if element_type not in ELEMENTS:
         return f"the input's element type {element_type} is none that ovray feeds"
-    is_text = kinds.is_string(of) or kinds.is_large_string(of) or kinds.is_string_view(of)
     is_number = kinds.is_integer(of) or kinds.is_floating(of) or kinds.is_decimal(of)
     if element_type == "string":
-        return None if is_text else f"it holds {of}, the input takes text"
+        return None if is_text(of) else f"it holds {of}, the input takes text"
     if element_type == "boolean":
         return None if kinds.is_boolean(of) else f"it holds {of}, the input takes booleans"
     if not (is_number or kinds.is_boolean(of)):

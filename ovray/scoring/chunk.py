@@ -1,5 +1,6 @@
 """Scores one chunk inside a replica: reads its rows, fills infer requests, gathers results, has them put away.
 
+All rows are taken to be good; only where some fail together is it looked for the ones that fail alone.
 May not enter: ray, which chunk comes next.  Two chunks run side by side, so that one reads or writes while the
 other infers; the engine's slots are shared between them.
 """
@@ -7,18 +8,25 @@ other infers; the engine's slots are shared between them.
 import os
 import queue
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from ovray.errors import ReplicaError
-from ovray.replica.engine import Engine, Slot, Tensors
+from ovray.replica.engine import Engine
+from ovray.scoring.bad_rows import BadRows, FirstError, Stage, StageRows
+from ovray.scoring.bisecting import bisected
 from ovray.scoring.feeding import ColumnFeeder, Feed, Feeder, FunctionFeeder
+from ovray.scoring.filling import Filling
+from ovray.scoring.inferring_again import infer_again
+from ovray.scoring.kept import KeptColumns
+from ovray.scoring.on_error import ErrorOptions
 from ovray.scoring.reading import RowReader
-from ovray.scoring.records import Slice
+from ovray.scoring.records import Rows, Slice, Unreadable
 from ovray.scoring.results import ChunkResults
 from ovray.scoring.row_plan import RowPlan
 from ovray.scoring.sinks import Sink
+from ovray.scoring.user_functions import Function
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,16 +37,22 @@ class Chunk:
     start: int
     stop: int
     slices: tuple[Slice, ...]
+    #: Why its rows are not to be run but to be put on record: processes died of them.
+    verdict: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkReport:
     """Says what became of a chunk whose results are put away, all of them."""
 
+    #: That have results.
     rows: int
     size_bytes: int
     #: Seconds in which the replica's engine has run at least one inference, since its start.
     engine_busy_s: float
+    #: Rows that were put into ``_errors`` instead.
+    errors: int = 0
+    first_error: FirstError | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +61,8 @@ class ScoringWork:
 
     rows: RowPlan
     sink: Sink
+    #: What becomes of rows that cannot be scored.
+    errors: ErrorOptions = field(default_factory=ErrorOptions)
 
     def open(self, engine: Engine) -> "ChunkScorer":
         """Makes the runner, in a replica.
@@ -69,7 +85,9 @@ class ChunkScorer:
         #: Idle readers; each remembers the file and place where it stopped.
         self._readers: queue.SimpleQueue[RowReader] = queue.SimpleQueue()
         plan = work.rows
-        self._feeder: Feeder = ColumnFeeder() if plan.prepare is None else FunctionFeeder(plan.prepare)
+        self._feeder: Feeder = (
+            ColumnFeeder() if plan.prepare is None else FunctionFeeder(plan.prepare, plan.bindings)
+        )
         self._finish = None if plan.finish is None else plan.finish.function.load()
 
     def run(self, chunk: Chunk, cancelled: threading.Event) -> ChunkReport | tuple[ChunkReport, pa.Table]:
@@ -78,47 +96,28 @@ class ChunkScorer:
         Returns the report, and with it the results where the sink gives them back.
 
         Raises:
-            DataError: rows cannot be read or prepared, or results not be written; nothing of them is left.
-            ReplicaError: an inference failed.
+            DataError: rows cannot be read, prepared, inferred or finished and are not to be recorded, or results
+                cannot be written; nothing of them is left.
+            ReplicaError: the device failed.
         """
-        rows = chunk.stop - chunk.start
-        results = ChunkResults(self._work.rows, rows)
+        scoring = _ChunkInWork(self._work, self._engine, self._feeder, chunk, cancelled)
         reader = self._take_reader()
         try:
-            kept = self._infer(chunk, reader, results, cancelled)
+            scoring.infer(reader)
         finally:
-            # Slots that run write into `results`: the chunk is not over before they have answered.
-            results.wait()
+            # Slots that run write into the results: the chunk is not over before they have answered.
+            scoring.results.wait()
             self._readers.put(reader)
-        columns = [*_columns(kept, self._work.rows.kept), *self._finished(chunk, results)]
-        batch = pa.RecordBatch.from_arrays(columns, schema=self._work.rows.result_schema)
-        stored = self._work.sink.store(chunk.start, chunk.stop, batch)
-        report = ChunkReport(rows=rows, size_bytes=stored.size_bytes, engine_busy_s=self._engine.busy_s())
-        return report if stored.rows is None else (report, stored.rows)
-
-    def _infer(
-        self, chunk: Chunk, reader: RowReader, results: ChunkResults, cancelled: threading.Event
-    ) -> list[pa.RecordBatch]:
-        """Starts an inference for every ``batch_rows`` rows; returns the kept columns."""
-        kept: list[pa.RecordBatch] = []
-        with _Filling(self._work.rows, self._engine, results) as filling:
-            for rows in reader.read(chunk.slices):
-                if cancelled.is_set():
-                    raise ReplicaError(f"rows {chunk.start} to {chunk.stop} were cancelled")
-                kept.append(rows.batch.select(list(self._work.rows.kept)))
-                filling.add(self._feeder.feed(rows), rows.batch.num_rows)
-            filling.flush()
-        return kept
-
-    def _finished(self, chunk: Chunk, results: ChunkResults) -> list[pa.Array]:
-        plan = self._work.rows
-        if plan.finish is None or self._finish is None:
-            return results.take_columns()
-        first, *others = chunk.slices
-        where = f"{first.ref.name}, rows {first.start} to {first.stop} (the first is 0)"
-        if others:
-            where = f"{where}, to {others[-1].ref.name}, row {others[-1].stop - 1}"
-        return plan.finish.finish(self._finish, results.take_arrays(), plan.outputs, where)
+        table = scoring.finish(self._finish)
+        stored = self._work.sink.store(scoring.bad, scoring.kept, table)
+        report = ChunkReport(
+            rows=stored.rows,
+            size_bytes=stored.size_bytes,
+            engine_busy_s=self._engine.busy_s(),
+            errors=scoring.bad.count,
+            first_error=scoring.bad.first,
+        )
+        return report if stored.results is None else (report, stored.results)
 
     def _take_reader(self) -> RowReader:
         try:
@@ -127,65 +126,74 @@ class ChunkScorer:
             return RowReader(self._work.rows.read_schema, rows_per_batch=self._work.rows.rows_per_read)
 
 
-class _Filling:
-    """Fills one slot after the other with rows and starts each that is full.
+class _ChunkInWork:
+    """Is one chunk on its way from its files to its table of results."""
 
-    Rows that were read together need not be inferred together: a slot is filled across the edges of row groups
-    and files.  Leaving its ``with`` block gives back a slot that was not started.
-    """
-
-    def __init__(self, plan: RowPlan, engine: Engine, results: ChunkResults) -> None:
-        self._plan = plan
+    def __init__(
+        self, work: ScoringWork, engine: Engine, feeder: Feeder, chunk: Chunk, cancelled: threading.Event
+    ) -> None:
+        self._plan = work.rows
         self._engine = engine
-        self._results = results
-        self._slot: Slot | None = None
-        self._rows_in_slot = 0
-        self._rows_started = 0
+        self._feeder = feeder
+        self._chunk = chunk
+        self._cancelled = cancelled
+        self._rows = chunk.stop - chunk.start
+        self.bad = BadRows((chunk.start, chunk.stop), chunk.slices, work.errors)
+        self.results = ChunkResults(work.rows, self._rows)
+        self.kept = KeptColumns(work.rows.kept_schema)
 
-    def __enter__(self) -> "_Filling":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._slot is not None:
-            self._engine.give_back(self._slot)
-
-    def add(self, feed: Feed, rows: int) -> None:
-        """Puts rows into slots."""
-        at = 0
-        while at < rows:
-            taken = min(self._plan.batch_rows - self._rows_in_slot, rows - at)
-            self._put(feed, at, taken)
-            at += taken
-
-    def flush(self) -> None:
-        """Starts what is left; the rows that it lacks repeat what the slot held before and are not kept."""
-        if self._slot is None:
+    def infer(self, reader: RowReader) -> None:
+        """Reads all rows and infers those that can be prepared."""
+        if self._chunk.verdict is not None:
+            self.bad.add(0, self._rows, Stage.READ, self._chunk.verdict)
             return
-        slot, rows, first_row = self._slot, self._rows_in_slot, self._rows_started
-        self._results.expect()
-        self._slot, self._rows_in_slot = None, 0
-        self._rows_started += rows
+        at = 0
+        with Filling(self._plan, self._engine, self.results) as filling:
+            for rows in reader.read(self._chunk.slices):
+                self._check_wanted()
+                if isinstance(rows, Unreadable):
+                    self.bad.add(at, at + rows.rows, Stage.READ, rows.problem)
+                    at += rows.rows
+                else:
+                    self.kept.add(rows.batch)
+                    self._feed(filling, rows, at)
+                    at += rows.batch.num_rows
+                self._infer_failed_again()
+            filling.flush()
+        self.results.wait()
+        self._infer_failed_again()
 
-        def answer(outputs: Tensors | None, failure: Exception | None) -> None:
-            self._results.arrive(first_row, rows, outputs, failure)
+    def finish(self, function: Function | None) -> pa.RecordBatch:
+        """Returns the results of all good rows, with their kept columns."""
+        plan = self._plan
+        good = self.bad.stages() if self.bad.count else None
+        inferred = None if good is None else good[(good != Stage.READ) & (good != Stage.PREPARE)] == 0
+        if plan.finish is None or function is None:
+            columns = self.results.take_columns(inferred)
+        else:
+            good_rows = self.bad.good_rows
+            finished = StageRows(self.bad, Stage.FINISH, lambda row: int(good_rows[row]))
+            gathered = self.results.take_arrays(inferred)
+            columns = plan.finish.finish(function, gathered, plan.outputs, finished)
+        return pa.RecordBatch.from_arrays([*self.kept.of_good(self.bad), *columns], schema=plan.result_schema)
 
-        self._engine.start(slot, rows, answer)
+    def _feed(self, filling: Filling, rows: Rows, at: int) -> None:
+        """Prepares rows, of which the first is row ``at`` of the chunk, and puts them into slots."""
+        prepared = StageRows(self.bad, Stage.PREPARE, lambda row: at + row)
 
-    def _put(self, feed: Feed, start: int, rows: int) -> None:
-        if self._slot is None:
-            self._slot = self._engine.acquire()
-        for binding in self._plan.bindings:
-            tensor = self._slot.inputs[binding.input_name]
-            filled = slice(self._rows_in_slot, self._rows_in_slot + rows)
-            feed.fill(binding, start, tensor[filled] if binding.has_batch else tensor[None])
-        self._rows_in_slot += rows
-        if self._rows_in_slot == self._plan.batch_rows:
-            self.flush()
+        def attempt(start: int, stop: int) -> Feed:
+            self._check_wanted()
+            return self._feeder.feed(rows.slice(start, stop))
 
+        made = bisected(0, rows.batch.num_rows, attempt, prepared.blame, self.bad.none_alone)
+        for start, stop, feed in made:
+            filling.add(feed, stop - start, prepared.shifted(start))
 
-def _columns(batches: list[pa.RecordBatch], names: tuple[str, ...]) -> list[pa.Array]:
-    return [_joined([batch.column(name) for batch in batches]) for name in names]
+    def _infer_failed_again(self) -> None:
+        inferred = StageRows(self.bad, Stage.INFER, self.bad.of_inferred)
+        for failed in self.results.take_failed():
+            infer_again(self._engine, self._plan, self.results, failed, inferred, self._check_wanted)
 
-
-def _joined(pieces: list[pa.Array]) -> pa.Array:
-    return pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
+    def _check_wanted(self) -> None:
+        if self._cancelled.is_set():
+            raise ReplicaError(f"rows {self._chunk.start} to {self._chunk.stop} were cancelled")

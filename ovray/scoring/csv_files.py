@@ -14,16 +14,21 @@ import pyarrow.csv as pacsv
 
 from ovray.errors import ConfigError
 from ovray.scoring import text_blocks
-from ovray.scoring.csv_records import first_record_end, last_record_end, open_quote
+from ovray.scoring.csv_records import first_record_end, last_record_end, open_quote, split_records
 from ovray.scoring.files import file_info, one_line, open_stream
 from ovray.scoring.guessed_types import common_text_type
+from ovray.scoring.on_error import OnError
 from ovray.scoring.records import FileRef, InputFile
 from ovray.scoring.text_blocks import (
     BYTE_ORDER_MARK,
     LINE_BREAK,
+    NOT_UTF8,
+    Found,
+    Records,
     Text,
     TextRows,
     count_blocks,
+    is_utf8,
     refuse_other_encodings,
     refuse_utf16,
     whole_records,
@@ -34,21 +39,24 @@ from ovray.scoring.text_blocks import (
 _NULLS = [text for text in pacsv.ConvertOptions().null_values if "nan" not in text.lower()]
 
 
-def inspect_csv(ref: FileRef, *, rows_wanted: int | None = None) -> InputFile:
+def inspect_csv(ref: FileRef, *, rows_wanted: int | None = None, on_error: OnError = OnError.RAISE) -> InputFile:
     """Parse the whole file once, in blocks, and return its blocks and the types that hold every value.
 
     ``rows_wanted`` ends the pass at the block in which that many rows are reached.
-    Raises ConfigError for a record with too many or too few fields, naming file and line.
+    Raises ConfigError for a record with too many or too few fields, or not in UTF-8, naming file and line, unless
+    bad records are recorded; and for a file that ends within a quoted field.
     """
     info = file_info(ref)
     with open_stream(ref) as stream:
         header = _read_header(stream, ref)
         types: list[pa.DataType] = [pa.null() for _ in header.names]
 
-        def count_rows(text: Text) -> int:
-            table = _check_block(text, header.names, ref)
-            types[:] = [common_text_type(old, field.type) for old, field in zip(types, table.schema, strict=True)]
-            return int(table.num_rows)
+        def find_records(text: Text) -> Found:
+            found = _find_records(text, header.names, ref, on_error)
+            types[:] = [
+                common_text_type(old, field.type) for old, field in zip(types, found.table.schema, strict=True)
+            ]
+            return Found(rows=found.count, has_bad=bool(found.bad))
 
         texts = whole_records(
             stream,
@@ -57,7 +65,7 @@ def inspect_csv(ref: FileRef, *, rows_wanted: int | None = None) -> InputFile:
             name=ref.name,
             if_endless='look for a quotation mark (") without its pair',
         )
-        blocks = count_blocks(texts, count_rows, rows_wanted)
+        blocks = count_blocks(texts, find_records, rows_wanted)
     return InputFile(
         ref=ref,
         schema=pa.schema(list(zip(header.names, types, strict=True))),
@@ -73,7 +81,12 @@ def open_csv(ref: FileRef, schema: pa.Schema, *, rows_per_batch: int) -> TextRow
     with open_stream(ref) as stream:
         names = _read_header(stream, ref).names
     options = _convert_options(schema)
-    return TextRows(ref, lambda text: _parse(text, names, options), rows_per_batch=rows_per_batch)
+    return TextRows(
+        ref,
+        lambda text: _parse(text, names, options),
+        lambda text: _parse_bad(text, names, schema),
+        rows_per_batch=rows_per_batch,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +131,20 @@ def _before_header(text: bytes) -> int:
     while text[skipped : skipped + 1] in (b"\r", b"\n"):
         skipped += 1
     return skipped
+
+
+def _find_records(text: Text, names: Sequence[str], ref: FileRef, on_error: OnError) -> Records:
+    try:
+        return Records(table=_check_block(text, names, ref))
+    except ConfigError:
+        if on_error is OnError.RAISE:
+            raise
+    if text.is_last:
+        _refuse_open_quote(text, ref)
+    try:
+        return _parse_bad(text.content, names, None)
+    except pa.ArrowInvalid as error:
+        raise ConfigError(f"{ref.name!r} is no valid CSV from line {text.line} on: {one_line(error)}") from error
 
 
 def _check_block(text: Text, names: Sequence[str], ref: FileRef) -> pa.Table:
@@ -167,6 +194,31 @@ def _parse(text: bytes, names: Sequence[str], options: pacsv.ConvertOptions) -> 
             raise _UnevenRecordError(str(error), found=uneven[0].actual_columns, text=uneven[0].text) from error
         raise
     return table.combine_chunks()
+
+
+def _parse_bad(text: bytes, names: Sequence[str], schema: pa.Schema | None) -> Records:
+    """Parse the records that can be, and tell the others from them."""
+    records = [record for record in split_records(text) if record.strip(b"\r\n")]
+    bad = {number: NOT_UTF8 for number, record in enumerate(records) if not is_utf8(record)}
+    numbers = [number for number in range(len(records)) if number not in bad]
+
+    def leave_out(row: pacsv.InvalidRow) -> str:
+        bad[numbers[row.number - 1]] = (
+            f"has {row.actual_columns} fields where the header names {len(names)} columns"
+        )
+        return "skip"
+
+    content = b"".join(records[number] for number in numbers)
+    if not content:
+        wanted = pa.schema([(name, pa.null()) for name in names]) if schema is None else schema
+        return Records(table=wanted.empty_table(), bad=bad)
+    table = pacsv.read_csv(
+        pa.BufferReader(content),
+        read_options=pacsv.ReadOptions(column_names=list(names), use_threads=False, block_size=len(content)),
+        parse_options=pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=leave_out),
+        convert_options=_convert_options(schema),
+    )
+    return Records(table=table.combine_chunks(), bad=bad)
 
 
 def _convert_options(schema: pa.Schema | None) -> pacsv.ConvertOptions:

@@ -34,6 +34,12 @@ def first_record_end(text: bytes) -> int:
     return int(ends[0]) if len(ends) else 0
 
 
+def split_records(text: bytes) -> list[bytes]:
+    """Return the records one by one, with their line breaks; blank lines are records here."""
+    starts = [0, *map(int, _record_ends(text))]
+    return [text[start:stop] for start, stop in zip(starts, [*starts[1:], len(text)], strict=True) if start < stop]
+
+
 def open_quote(text: bytes) -> int | None:
     """Return where a quoted field begins that never ends; ``None`` if all end."""
     if b'"' not in text:

@@ -54,6 +54,10 @@ class DataSet:
         )
         return (*(start for start in starts if start < self.rows), self.rows)
 
+    def name(self, start: int, stop: int) -> str:
+        """Return where rows are, in words."""
+        return name_rows(self.slices(start, stop))
+
     def slices(self, start: int, stop: int) -> tuple[Slice, ...]:
         """Return where rows ``start`` up to, not including, ``stop`` are: what a replica needs to read them."""
         if not 0 <= start <= stop <= self.rows:
@@ -67,6 +71,16 @@ class DataSet:
             start = file_stop
             at += 1
         return tuple(found)
+
+
+def name_rows(slices: Sequence[Slice]) -> str:
+    """Says where rows are, in words: ``data/a.parquet, rows 3 to 7 (the first is 0)``."""
+    first, last = slices[0], slices[-1]
+    if first.ref != last.ref:
+        return f"{first.ref.name}, row {first.start}, to {last.ref.name}, row {last.stop - 1} (the first is 0)"
+    if last.stop - first.start == 1:
+        return f"{first.ref.name}, row {first.start} (the first is 0)"
+    return f"{first.ref.name}, rows {first.start} to {last.stop - 1} (the first is 0)"
 
 
 def _slice(file: InputFile, start: int, stop: int) -> Slice:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import pandas as pd
 import pyarrow as pa
 
+from ovray.driver.job import Commit
 from ovray.errors import ReplicaError
 from ovray.scoring.flow import Flow
 from ovray.scoring.held import Held
@@ -58,7 +59,7 @@ class Collector(Protocol):
     #: What replicas are to make of rows.
     plan: RowPlan
 
-    def deliver(self, start: int, stop: int, reference: Any) -> None:
+    def deliver(self, commit: Commit, reference: Any) -> None:
         """Takes results of rows that were not delivered before; raises ReplicaError where they are lost."""
         ...
 
@@ -74,8 +75,8 @@ class InOneFrame:
         self.plan = plan
         self._tables: dict[int, pa.Table] = {}
 
-    def deliver(self, start: int, stop: int, reference: Any) -> None:
-        self._tables[start] = bring(start, stop, reference)
+    def deliver(self, commit: Commit, reference: Any) -> None:
+        self._tables[commit.start] = bring(commit.start, commit.stop, reference)
 
     def result(self) -> pd.DataFrame:
         frame: pd.DataFrame = _joined(self._tables).to_pandas(self_destruct=True)
@@ -91,8 +92,8 @@ class InTheirShape:
         self._held = held
         self._tables: dict[int, pa.Table] = {}
 
-    def deliver(self, start: int, stop: int, reference: Any) -> None:
-        self._tables[start] = bring(start, stop, reference)
+    def deliver(self, commit: Commit, reference: Any) -> None:
+        self._tables[commit.start] = bring(commit.start, commit.stop, reference)
 
     def result(self) -> Any:
         return self._held.with_results(self._kept, _joined(self._tables), self.plan.outputs)
@@ -119,7 +120,8 @@ class BatchByBatch:
         self._results: pa.Table = self.plan.result_schema.empty_table()
         self._batches = [held.with_results(self._kept, self._results, self.plan.outputs) for held in empty]
 
-    def deliver(self, start: int, stop: int, reference: Any) -> None:
+    def deliver(self, commit: Commit, reference: Any) -> None:
+        start, stop = commit.start, commit.stop
         self._flow.done(stop - start)
         for _, _, results in self._in_order.add(start, stop, bring(start, stop, reference)):
             self._results = pa.concat_tables([self._results, results])
@@ -156,8 +158,8 @@ class AsDataset:
         self.plan = plan
         self._references: dict[int, Any] = {}
 
-    def deliver(self, start: int, stop: int, reference: Any) -> None:
-        self._references[start] = reference
+    def deliver(self, commit: Commit, reference: Any) -> None:
+        self._references[commit.start] = reference
 
     def result(self) -> Any:
         return to_dataset([self._references[start] for start in sorted(self._references)])
@@ -171,11 +173,11 @@ class PutAway:
         self._flow = flow
         self._in_order = InOrder()
 
-    def deliver(self, start: int, stop: int, reference: Any) -> None:
+    def deliver(self, commit: Commit, reference: Any) -> None:
         """Takes note that rows are done; there is nothing to fetch."""
-        self._flow.done(stop - start)
-        self._flow.taken(stop - start)
-        for _, row, _ in self._in_order.add(start, stop, None):
+        self._flow.done(commit.stop - commit.start)
+        self._flow.taken(commit.stop - commit.start)
+        for _, row, _ in self._in_order.add(commit.start, commit.stop, None):
             if isinstance(self._source, HeldRows):
                 self._source.drop_until(row)
 

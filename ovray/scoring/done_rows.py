@@ -1,17 +1,16 @@
 """Tells from the parts in a folder which rows are done, and which are left to do.
 
-The folder is the record: a part that is whole holds the rows that its name states.  May not enter: how parts are
+The folder is the record: a part that is whole holds the rows that its name states, but for those in the file of
+errors that its footer names.  May not enter: how parts are
 written (parts.py), what happens to those that do not count (settling.py).
 """
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from ovray.scoring.files import resolve
-from ovray.scoring.parts import OutputFolder, part_name
+from ovray.scoring.error_files import is_whole
+from ovray.scoring.parts import ErrorFile, OutputFolder, find_footer, part_name
 
 #: A half-open range of rows.
 Range = tuple[int, int]
@@ -50,23 +49,31 @@ def count(ranges: Iterable[Range]) -> int:
     return sum(stop - start for start, stop in ranges)
 
 
-def whole(folder: OutputFolder, ranges: Sequence[Range]) -> list[Range]:
-    """Return those ranges whose part can be read and holds as many rows as its name says, in the order given."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholePart:
+    """Is a part that holds, with its file of errors if it has one, all rows of its range."""
+
+    rows: Range
+    #: Those of its rows that could not be scored.
+    errors: ErrorFile | None
+
+
+def whole(folder: OutputFolder, ranges: Sequence[Range]) -> list[WholePart]:
+    """Return what those parts are that can be read and account for all rows of their name, in the order given."""
     with ThreadPoolExecutor(max_workers=_THREADS) as threads:
-        counted = threads.map(lambda one: _rows_in(folder, part_name(*one)), ranges)
-        return [(start, stop) for (start, stop), rows in zip(ranges, counted, strict=True) if rows == stop - start]
+        found = threads.map(lambda one: _whole_part(folder, one), ranges)
+        return [part for part in found if part is not None]
 
 
-def _rows_in(folder: OutputFolder, name: str) -> int | None:
-    """Return how many rows the footer of a part counts; ``None`` where there is no part or no sound footer."""
-    filesystem, path = resolve(folder.location)
-    try:
-        with filesystem.open_input_file(f"{path.rstrip('/')}/{name}") as file:
-            rows: int = pq.read_metadata(file).num_rows
-    except (FileNotFoundError, pa.ArrowInvalid):
+def count_errors(parts: Iterable[WholePart]) -> int:
+    """Return how many rows of some parts could not be scored."""
+    return sum(part.errors.rows for part in parts if part.errors is not None)
+
+
+def _whole_part(folder: OutputFolder, rows: Range) -> WholePart | None:
+    footer = find_footer(folder, part_name(*rows))
+    if footer is None or footer.rows + (footer.errors.rows if footer.errors else 0) != rows[1] - rows[0]:
         return None
-    except OSError as error:
-        if error.errno is not None:
-            raise  # of the system's; Arrow's own, on a footer that makes no sense, have no number
+    if footer.errors is not None and not is_whole(folder, footer.errors):
         return None
-    return rows
+    return WholePart(rows=rows, errors=footer.errors)

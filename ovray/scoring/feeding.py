@@ -13,11 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ovray.errors import ConfigError, DataError
+from ovray.errors import ConfigError
 from ovray.replica.signature import Port, Signature
+from ovray.scoring.bad_rows import BadRowError
+from ovray.scoring.bisecting import bisected
 from ovray.scoring.cells import Cells, cells_of, fit, is_list, show_port
 from ovray.scoring.columns import Binding, find_columns
 from ovray.scoring.elements import ELEMENTS
+from ovray.scoring.on_error import OnError
 from ovray.scoring.records import Rows
 from ovray.scoring.tensors import fill
 from ovray.scoring.user_functions import Arrays, Function, UserFunction
@@ -27,7 +30,10 @@ class Feed(Protocol):
     """Holds some rows and writes them where a model reads them."""
 
     def fill(self, binding: Binding, start: int, out: NDArray[Any]) -> None:
-        """Writes rows ``start`` and on of one input into ``out`` ``[n, *row_shape]``, n rows."""
+        """Writes rows ``start`` and on of one input into ``out`` ``[n, *row_shape]``, n rows.
+
+        Raises BadRowError where one of them cannot be fed; ``out`` then holds anything.
+        """
         ...
 
 
@@ -35,7 +41,7 @@ class Feeder(Protocol):
     """Makes feeds of rows."""
 
     def feed(self, rows: Rows) -> Feed:
-        """Prepares rows; raises DataError where they cannot be prepared."""
+        """Prepares rows; raises BadRowError where they cannot be prepared."""
         ...
 
 
@@ -49,15 +55,20 @@ class ColumnFeeder:
 class FunctionFeeder:
     """Takes inputs from a caller's function; in a replica, on several threads."""
 
-    def __init__(self, preparation: "FunctionPreparation") -> None:
+    def __init__(self, preparation: "FunctionPreparation", bindings: Sequence[Binding]) -> None:
         self._preparation = preparation
+        self._bindings = bindings
         self._function = preparation.function.load()
 
     def feed(self, rows: Rows) -> Feed:
         where = f"{rows.file}, rows {rows.first_row} to {rows.first_row + rows.batch.num_rows} (the first is 0)"
-        return _ArrayFeed(
-            self._preparation.prepare(self._function, rows.batch, where), where, self._preparation.function
-        )
+        arrays = self._preparation.prepare(self._function, rows.batch, where)
+        for binding in self._bindings:
+            (name,) = binding.columns
+            problem = _problem(arrays[name], binding) if name in arrays else "is not there any more"
+            if problem:
+                raise self._preparation.function.refusal(where, f"gave arrays that do not fit: {name!r} {problem}")
+        return _ArrayFeed(arrays)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,22 +89,16 @@ class _ColumnFeed:
     rows: Rows
 
     def fill(self, binding: Binding, start: int, out: NDArray[Any]) -> None:
-        batch = self.rows.batch.slice(start, len(out))
-        fill(Rows(file=self.rows.file, first_row=self.rows.first_row + start, batch=batch), binding, out)
+        fill(self.rows.slice(start, start + len(out)), binding, out)
 
 
 @dataclass(frozen=True, slots=True)
 class _ArrayFeed:
     arrays: Arrays
-    where: str
-    function: UserFunction
 
     def fill(self, binding: Binding, start: int, out: NDArray[Any]) -> None:
         (name,) = binding.columns
-        made = self.arrays.get(name)
-        problem = "is not there" if made is None else _problem(made, binding)
-        if made is None or problem:
-            raise DataError(f"{self.where}: {self.function.option} {self.function.name}: {name!r} {problem}")
+        made = self.arrays[name]
         with np.errstate(over="ignore"):  # as for columns
             np.copyto(out, made[start : start + len(out)].reshape(out.shape), casting="unsafe")
 
@@ -106,16 +111,29 @@ def columns_for_function(schema: pa.Schema, options: Sequence[str]) -> tuple[str
     return tuple(dict.fromkeys(found))
 
 
-def try_preparation(preparation: FunctionPreparation, sample: pa.RecordBatch) -> Arrays:
-    """Returns what a function makes of the first rows.
+def try_preparation(preparation: FunctionPreparation, sample: pa.RecordBatch, on_error: OnError) -> Arrays:
+    """Returns what a function makes of the first rows; of some of them, where bad ones may be among them.
 
     Raises:
-        ConfigError: it fails.
+        ConfigError: it fails, with all of them.
     """
+    function = preparation.function.load()
+
+    def attempt(start: int, stop: int) -> Arrays:
+        rows = sample.slice(start, stop - start)
+        return preparation.prepare(function, rows, f"the first {sample.num_rows} rows")
+
+    failed: list[BadRowError] = []
     try:
-        return preparation.prepare(preparation.function.load(), sample, f"the first {sample.num_rows} rows")
-    except DataError as error:
+        if on_error is OnError.RAISE:
+            return attempt(0, sample.num_rows)
+        made = list(bisected(0, sample.num_rows, attempt, lambda _, error: failed.append(error)))
+        if not made:
+            raise failed[0]
+    except BadRowError as error:
         raise ConfigError(f"{error}; nothing was started") from error
+    _, _, arrays = max(made, key=lambda run: run[1] - run[0])
+    return arrays
 
 
 def bind_arrays(signature: Signature, arrays: Arrays, function: UserFunction) -> tuple[Binding, ...]:

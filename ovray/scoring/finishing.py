@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from ovray.errors import ConfigError, DataError
 from ovray.replica.signature import Port
+from ovray.scoring.bad_rows import StageRows
+from ovray.scoring.bisecting import bisected
 from ovray.scoring.cells import show_port
 from ovray.scoring.elements import ELEMENTS
 from ovray.scoring.outputs import OutputColumn, to_columns
@@ -36,7 +38,11 @@ class FunctionFinish:
     batch_rows: int
 
     def finish(
-        self, function: Function, gathered: Sequence[NDArray[Any]], columns: Sequence[OutputColumn], where: str
+        self,
+        function: Function,
+        gathered: Sequence[NDArray[Any]],
+        columns: Sequence[OutputColumn],
+        finished: StageRows,
     ) -> list[pa.Array]:
         """Returns result columns of some rows.
 
@@ -44,36 +50,47 @@ class FunctionFinish:
             function: loaded.
             gathered: ``[n, values]`` for each output that it takes.
             columns: which it must give.
-            where: which rows they are, as messages show it.
+            finished: the n rows; takes the blame for those at which the function fails, or of which it gives other
+                columns than of zeros.
 
         Raises:
-            DataError: the function failed, or gave other columns than it did of zeros.
+            DataError: it fails, and no row is to fail.
         """
+
+        def attempt(start: int, stop: int) -> list[pa.Array]:
+            some = [array[start:stop] for array in gathered]
+            return self._finish_batch(function, some, columns, finished.name_rows(start, stop))
+
         rows = len(gathered[0])
-        batches = [
-            self._finish_batch(function, [array[at : at + self.batch_rows] for array in gathered], columns, where)
+        made = [
+            batch
             for at in range(0, rows, self.batch_rows)
+            for _, _, batch in bisected(
+                at, min(at + self.batch_rows, rows), attempt, finished.blame, finished.bad.none_alone
+            )
         ]
-        return [pa.concat_arrays([batch[at] for batch in batches]) for at in range(len(columns))]
+        return [
+            pa.concat_arrays([pa.array([], column.field.type), *(batch[at] for batch in made)])
+            for at, column in enumerate(columns)
+        ]
 
     def _finish_batch(
         self, function: Function, gathered: Sequence[NDArray[Any]], columns: Sequence[OutputColumn], where: str
     ) -> list[pa.Array]:
-        rows = len(gathered[0])
-        made = self.function.call(function, self._named(gathered), rows, where)
-        called = f"{where}: {self.function.option} {self.function.name}"
+        made = self.function.call(function, self._named(gathered), len(gathered[0]), where)
         if set(made) != {column.name for column in columns}:
             names = ", ".join(column.name for column in columns)
-            raise DataError(f"{called} gave {', '.join(made) or 'nothing'}; of zeros it gave {names}")
+            raise self.function.refusal(where, f"gave {', '.join(made) or 'nothing'}; of zeros it gave {names}")
         for column in columns:
             if not np.can_cast(made[column.name].dtype, column.dtype, "same_kind"):
-                raise DataError(
-                    f"{called} gave {made[column.name].dtype} for {column.name!r}; of zeros it gave {column.dtype}"
+                raise self.function.refusal(
+                    where,
+                    f"gave {made[column.name].dtype} for {column.name!r}; of zeros it gave {column.dtype}",
                 )
         try:
             return to_columns({name: _as(array, name, columns) for name, array in made.items()}, columns)
-        except (DataError, pa.ArrowException) as error:
-            raise DataError(f"{called}: {error}") from error
+        except (DataError, pa.ArrowException, ValueError, TypeError) as error:
+            raise self.function.refusal(where, f"gave what cannot be stored: {error}") from error
 
     def _named(self, gathered: Sequence[NDArray[Any]]) -> Arrays:
         return {

@@ -33,7 +33,9 @@ from ovray.scoring.held import Held, HeldArrays, head, hold
 from ovray.scoring.held_rows import HeldRows
 from ovray.scoring.inspection import inspect_all, inspects_here
 from ovray.scoring.job_record import UNKNOWN, InputStamp, stamps_of
+from ovray.scoring.on_error import ErrorOptions
 from ovray.scoring.options import ScoreOptions
+from ovray.scoring.page.facts import InputFacts
 from ovray.scoring.ray_datasets import blocks_of, head_of, is_dataset
 from ovray.scoring.reading import SAMPLE_ROWS, read_sample
 from ovray.scoring.records import Source
@@ -58,6 +60,10 @@ class Given(Protocol):
 
     def sample(self) -> pa.RecordBatch:
         """Returns the first rows, with all columns."""
+        ...
+
+    def facts(self) -> InputFacts:
+        """Returns what it is, for people."""
         ...
 
     def wanted(self, options: RowOptions) -> RowOptions:
@@ -119,7 +125,8 @@ def _look_at_files(paths: Sequence[Any], options: ScoreOptions, stack: ExitStack
     files = find_files(paths)
     if not inspects_here(files):
         stack.enter_context(ray_session(options.address))
-    return GivenFiles(DataSet(inspect_all(files, rows_wanted=options.limit), limit=options.limit))
+    found = inspect_all(files, rows_wanted=options.limit, on_error=options.errors.on_error)
+    return GivenFiles(DataSet(found, limit=options.limit), tuple(map(os.fspath, paths)), options.errors)
 
 
 def _held(batches: Iterator[Any], limit: int | None) -> Iterator[Held]:
@@ -163,11 +170,17 @@ class _Whole:
 class GivenFiles(_Whole):
     """Is files; their results are a DataFrame."""
 
-    def __init__(self, data: DataSet) -> None:
+    def __init__(self, data: DataSet, typed: tuple[str, ...], errors: ErrorOptions) -> None:
         self.source: DataSet = data
+        self._typed = typed
+        self._errors = errors
 
     def sample(self) -> pa.RecordBatch:
-        return read_sample(self.source)
+        return read_sample(self.source, self._errors)
+
+    def facts(self) -> InputFacts:
+        files = self.source.files
+        return InputFacts(names=self._typed, files=len(files), size_bytes=sum(file.size_bytes for file in files))
 
     def stamps(self, plan: RowPlan) -> tuple[InputStamp, ...]:
         return stamps_of(self.source)
@@ -190,6 +203,10 @@ class GivenDataset(_Whole):
         batch = head_of(first, min(SAMPLE_ROWS, self.source.rows))
         # Blocks may differ in what is null in them.
         return pa.Table.from_batches([batch]).cast(self.source.schema).to_batches()[0]
+
+    def facts(self) -> InputFacts:
+        size_bytes = sum(block.size_bytes for block in self.source.files)
+        return InputFacts(names=("the Dataset",), files=0, size_bytes=size_bytes)
 
     def stamps(self, plan: RowPlan) -> tuple[InputStamp, ...]:
         # Another run may have its blocks in another order, and what made them may make others.
@@ -214,6 +231,9 @@ class GivenRows(_Whole):
 
     def sample(self) -> pa.RecordBatch:
         return self.source.sample(SAMPLE_ROWS)
+
+    def facts(self) -> InputFacts:
+        return InputFacts(names=(self._held.kind,), files=0, size_bytes=self._held.table.nbytes)
 
     def wanted(self, options: RowOptions) -> RowOptions:
         return _without_itself(self._held, options)
@@ -250,6 +270,9 @@ class GivenBatches:
 
     def sample(self) -> pa.RecordBatch:
         return self.source.sample(SAMPLE_ROWS)
+
+    def facts(self) -> InputFacts:
+        return InputFacts(names=("batches",), files=0, size_bytes=0)
 
     def wanted(self, options: RowOptions) -> RowOptions:
         return _without_itself(self._first, options)

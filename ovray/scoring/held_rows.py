@@ -43,14 +43,14 @@ class HeldRows:
     One thread may add batches while others cut chunks and let go.
     """
 
-    def __init__(self, name: str, first: Held) -> None:
+    def __init__(self, kind: str, first: Held) -> None:
         """Begins with some rows, which say what columns there are.
 
         Args:
-            name: all rows, as messages show it.
+            kind: all rows, as messages call them.
             first: at least one row.
         """
-        self.name = name
+        self.kind = kind
         self.schema: pa.Schema = first.table.schema.remove_metadata()
         self.unfit = first.unfit
         self._columns: list[str] = list(self.schema.names)
@@ -82,7 +82,7 @@ class HeldRows:
         for name in columns:
             if name in self.unfit:
                 raise ConfigError(
-                    f"column {name!r} of {self.name} cannot be sent to replicas: {self.unfit[name]}; convert it,"
+                    f"column {name!r} of {self.kind} cannot be sent to replicas: {self.unfit[name]}; convert it,"
                     " or list the columns to carry over with keep=, without this one"
                 )
         self._columns = list(columns)
@@ -111,18 +111,23 @@ class HeldRows:
                 for held, first, last in self._within(start, stop)
             ]
         except pa.ArrowException as error:
-            raise DataError(f"rows {start} to {stop} of {self.name}: {one_line(error)}") from error
+            raise DataError(f"rows {start} to {stop} of {self.kind}: {one_line(error)}") from error
         reference = ray.put(pa.concat_tables(pieces))
         block = Block(first_row=start, rows=stop - start, position=0, size_bytes=0)
         return (
             Slice(
-                ref=StoredTable(name=self.name, reference=reference),
+                ref=StoredTable(name=self.kind, reference=reference),
                 start=start,
                 stop=stop,
                 blocks=(block,),
                 size_bytes=0,
             ),
         )
+
+    def name(self, start: int, stop: int) -> str:
+        """Returns where rows are, in words."""
+        rows = f"row {start}" if stop - start == 1 else f"rows {start} to {stop - 1}"
+        return f"{self.kind}, {rows} (the first is 0)"
 
     def frame(self, kept: Sequence[str], start: int, stop: int) -> pd.DataFrame:
         """Returns columns that are carried over; the index is a DataFrame's own, else the numbers of the rows."""
@@ -175,14 +180,14 @@ class HeldRows:
             return  # what has no rows often has no types either
         absent = [name for name in self._columns if name not in held.table.schema.names]
         if absent:
-            raise DataError(f"batch {number} of {self.name} has no column {absent[0]!r}, the first batch has")
+            raise DataError(f"batch {number} of {self.kind} has no column {absent[0]!r}, the first batch has")
         for name in self._columns:
             if name in held.unfit and name not in self.unfit:
-                raise DataError(f"batch {number} of {self.name}: column {name!r}: {held.unfit[name]}")
+                raise DataError(f"batch {number} of {self.kind}: column {name!r}: {held.unfit[name]}")
             found, wanted = held.table.schema.field(name).type, self.schema.field(name).type
             if not _can_become(found, wanted):
                 raise DataError(
-                    f"batch {number} of {self.name}: column {name!r} is {found}, in the first batch {wanted}"
+                    f"batch {number} of {self.kind}: column {name!r} is {found}, in the first batch {wanted}"
                 )
 
 

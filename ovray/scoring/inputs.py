@@ -15,6 +15,7 @@ from ovray.scoring.csv_files import inspect_csv, open_csv
 from ovray.scoring.files import one_line
 from ovray.scoring.json_lines import inspect_json_lines, open_json_lines
 from ovray.scoring.numpy_files import NumpyRows, inspect_numpy
+from ovray.scoring.on_error import OnError
 from ovray.scoring.parquet import ParquetRows, inspect_parquet
 from ovray.scoring.partitions import PartitionedRows, with_partitions
 from ovray.scoring.records import FileRef, Format, InputFile, RowSource, RowsRef, StoredTable
@@ -22,18 +23,19 @@ from ovray.scoring.stored_tables import StoredRows
 from ovray.scoring.text_lines import inspect_text_lines, open_text_lines
 
 
-def inspect(ref: FileRef, *, rows_wanted: int | None = None) -> InputFile:
+def inspect(ref: FileRef, *, rows_wanted: int | None = None, on_error: OnError = OnError.RAISE) -> InputFile:
     """Return what a file holds: by its footer or header, or text by one pass over it in bounded memory.
 
     Args:
         ref: The file, as ``find_files`` found it.
         rows_wanted: No more rows than this will be read; text is then looked into only so far.
+        on_error: Whether bad records of text are refused, or counted like others.
 
     Raises:
         ConfigError: The file cannot be opened, is damaged or holds no rows; the message names it.
     """
     try:
-        found = with_partitions(_inspect(ref, rows_wanted))
+        found = with_partitions(_inspect(ref, rows_wanted, on_error))
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(
             f"{ref.name!r} cannot be read as {ref.format.title}: {one_line(error)}; replace the file or"
@@ -48,20 +50,20 @@ def inspect(ref: FileRef, *, rows_wanted: int | None = None) -> InputFile:
     return found
 
 
-def _inspect(ref: FileRef, rows_wanted: int | None) -> InputFile:
+def _inspect(ref: FileRef, rows_wanted: int | None, on_error: OnError) -> InputFile:
     match ref.format:
         case Format.PARQUET:
             return inspect_parquet(ref)
         case Format.CSV:
-            return inspect_csv(ref, rows_wanted=rows_wanted)
+            return inspect_csv(ref, rows_wanted=rows_wanted, on_error=on_error)
         case Format.JSON_LINES:
-            return inspect_json_lines(ref, rows_wanted=rows_wanted)
+            return inspect_json_lines(ref, rows_wanted=rows_wanted, on_error=on_error)
         case Format.ARROW:
             return inspect_arrow(ref)
         case Format.NPY | Format.NPZ:
             return inspect_numpy(ref)
         case Format.TEXT:
-            return inspect_text_lines(ref, rows_wanted=rows_wanted)
+            return inspect_text_lines(ref, rows_wanted=rows_wanted, on_error=on_error)
 
 
 def open_rows(ref: RowsRef, schema: pa.Schema, *, rows_per_batch: int) -> RowSource:

@@ -14,6 +14,7 @@ from ray.exceptions import RayTaskError
 from ovray.errors import ConfigError, DataError
 from ovray.scoring.files import file_info
 from ovray.scoring.inputs import inspect
+from ovray.scoring.on_error import OnError
 from ovray.scoring.records import FileRef, InputFile
 
 #: Starting a Ray worker takes as long as reading so many footers here, or so much text.
@@ -38,28 +39,30 @@ def inspects_here(files: Sequence[FileRef]) -> bool:
     return sum(file_info(ref).size or 0 for ref in passed) <= PASSED_BYTES_HERE
 
 
-def inspect_all(files: Sequence[FileRef], *, rows_wanted: int | None) -> list[InputFile]:
-    """Returns what the files hold, in their order.
+def inspect_all(
+    files: Sequence[FileRef], *, rows_wanted: int | None, on_error: OnError = OnError.RAISE
+) -> list[InputFile]:
+    """Returns what the files hold, in their order; see ``inspect``.
 
     Raises:
         ConfigError: the first file in order that is damaged or empty; the message names it.
         DataError: the files' store does not answer.
     """
     if inspects_here(files):
-        return _inspect_some(files, rows_wanted)
-    return _inspect_on_cluster(files, rows_wanted)
+        return _inspect_some(files, rows_wanted, on_error)
+    return _inspect_on_cluster(files, rows_wanted, on_error)
 
 
-def _inspect_some(files: Sequence[FileRef], rows_wanted: int | None) -> list[InputFile]:
+def _inspect_some(files: Sequence[FileRef], rows_wanted: int | None, on_error: OnError) -> list[InputFile]:
     with ThreadPoolExecutor(max_workers=THREADS) as threads:
-        return list(threads.map(partial(inspect, rows_wanted=rows_wanted), files))
+        return list(threads.map(partial(inspect, rows_wanted=rows_wanted, on_error=on_error), files))
 
 
-def _inspect_on_cluster(files: Sequence[FileRef], rows_wanted: int | None) -> list[InputFile]:
+def _inspect_on_cluster(files: Sequence[FileRef], rows_wanted: int | None, on_error: OnError) -> list[InputFile]:
     # CPUs are not claimed: this is over before replicas claim theirs, and mostly waits for storage.
     task: Any = ray.remote(num_cpus=0, scheduling_strategy="SPREAD", max_retries=2)(_inspect_some)
     groups = [files[at : at + FILES_PER_TASK] for at in range(0, len(files), FILES_PER_TASK)]
-    references = [task.remote(group, rows_wanted) for group in groups]
+    references = [task.remote(group, rows_wanted, on_error) for group in groups]
     waiting = list(references)
     while waiting:
         ready, waiting = ray.wait(waiting, num_returns=1, timeout=SILENCE_TIMEOUT_S)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from ovray.driver.job import Commit
 from ovray.driver.session import ray_session
 from ovray.errors import ReplicaError
 from ovray.scoring.delivery import Framer, InOrder, bring
@@ -57,7 +58,7 @@ def iterate(
         )
         # Here and not on the other thread: results are fetched until the end.
         stack.enter_context(ray_session(options.address))
-        flow = Flow(how_to_cut(given.source, plan, max_chunk_s=MAX_CHUNK_S))
+        flow = Flow(how_to_cut(given.source, plan, options, max_chunk_s=MAX_CHUNK_S))
         running = _Running(scoring, flow, options, order)
         stack.callback(running.end)
         given.pour(flow)
@@ -131,10 +132,10 @@ class _Running:
                 self._is_over = True
                 self._changed.notify_all()
 
-    def _deliver(self, start: int, stop: int, reference: Any) -> None:
-        self._flow.done(stop - start)
+    def _deliver(self, commit: Commit, reference: Any) -> None:
+        self._flow.done(commit.stop - commit.start)
         with self._changed:
-            self._results.extend(self._order.add(start, stop, reference))
+            self._results.extend(self._order.add(commit.start, commit.stop, reference))
             self._changed.notify_all()
 
 

@@ -64,8 +64,7 @@ class JobRecord:
 
     def to_json(self) -> bytes:
         """Returns the content of the file."""
-        versions = {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS_OF}}
-        content = {"format": FORMAT, "job": asdict(self), "versions": versions}
+        content = {"format": FORMAT, "job": asdict(self), "versions": versions()}
         return json.dumps(content, indent=1).encode() + b"\n"
 
     @staticmethod
@@ -132,6 +131,11 @@ def describe_job(
         results=_types(rows.result_schema),
         options={flag: _text(value) for flag, value in options.items() if value not in (None, {}, ())},
     )
+
+
+def versions() -> dict[str, str]:
+    """Returns what runs here, for the person who compares results."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS_OF}}
 
 
 def _types(schema: pa.Schema) -> dict[str, str]:

@@ -11,16 +11,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.json as pajson
 
 from ovray.errors import ConfigError
 from ovray.scoring.files import file_info, one_line, open_stream
 from ovray.scoring.guessed_types import common_fields
+from ovray.scoring.json_records import MAX_NESTING, STRING, nesting, split_lines
+from ovray.scoring.on_error import OnError
 from ovray.scoring.records import FileRef, InputFile
 from ovray.scoring.text_blocks import (
     LINE_BREAK,
+    Found,
+    Records,
     Text,
     TextRows,
     begin_lines,
@@ -33,32 +36,38 @@ from ovray.scoring.text_blocks import (
 #: pyarrow's parser ends the process on ``null`` in place of an object, and goes on in one line after an object.
 _NO_OBJECT = re.compile(rb"\n[ \t\r]*[^{\s]")
 _AFTER_OBJECT = re.compile(rb"\}[ \t\r]*[^\s,}\]]")
-_STRING = re.compile(rb'"[^"\\\n]*(?:\\.[^"\\\n]*)*"')
-
-#: Lists and objects within each other.  pyarrow's parser needs stack for each and ends the process without it:
-#: ten thousands do, real data have a handful.
-_MAX_NESTING = 500
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 _ROW = re.compile(r" in row (\d+)$")
 
 
-def inspect_json_lines(ref: FileRef, *, rows_wanted: int | None = None) -> InputFile:
+def inspect_json_lines(
+    ref: FileRef, *, rows_wanted: int | None = None, on_error: OnError = OnError.RAISE
+) -> InputFile:
     """Parse the whole file once, in blocks, and return its blocks and the types that hold every value.
 
     ``rows_wanted`` ends the pass at the block in which that many rows are reached.
-    Raises ConfigError for a line that is no object or does not go with the others, naming file and line.
+    Raises ConfigError for a line that is no object or does not go with the others, naming file and line, unless
+    bad lines are recorded.
     """
     info = file_info(ref)
     types: dict[str, pa.DataType] = {}
 
-    def count_rows(text: Text) -> int:
+    def check(text: Text) -> int:
         table = _check_block(text, ref)
         found = common_fields(types, [field.with_type(_without_times(field.type)) for field in table.schema])
         if isinstance(found, str):
             raise _other_type_error(ref, found, types[found], table.schema.field(found).type, text)
         types.update(found)
         return int(table.num_rows)
+
+    def find_records(text: Text) -> Found:
+        try:
+            return Found(rows=check(text))
+        except ConfigError:
+            if on_error is OnError.RAISE:
+                raise
+        content, bad = split_lines(text.content, types, None)
+        return Found(rows=check(replace(text, content=content)) + len(bad), has_bad=bool(bad))
 
     with open_stream(ref) as stream:
         texts = whole_records(
@@ -68,7 +77,7 @@ def inspect_json_lines(ref: FileRef, *, rows_wanted: int | None = None) -> Input
             name=ref.name,
             if_endless="a JSON Lines file holds one object a line",
         )
-        blocks = count_blocks(texts, count_rows, rows_wanted)
+        blocks = count_blocks(texts, find_records, rows_wanted)
     if blocks and not types:
         raise ConfigError(f"{ref.name!r} holds objects without keys, so it has no columns; leave the file out")
     return InputFile(
@@ -83,7 +92,13 @@ def inspect_json_lines(ref: FileRef, *, rows_wanted: int | None = None) -> Input
 
 def open_json_lines(ref: FileRef, schema: pa.Schema, *, rows_per_batch: int) -> TextRows:
     """Open a file for reading the columns of ``schema``; values become its types."""
-    return TextRows(ref, lambda text: _parse(text, schema), rows_per_batch=rows_per_batch)
+
+    def parse_bad(text: bytes) -> Records:
+        content, bad = split_lines(text, dict(zip(schema.names, schema.types, strict=True)), schema.names)
+        table = _parse(content, schema) if content else schema.empty_table()
+        return Records(table=table, bad=bad)
+
+    return TextRows(ref, lambda text: _parse(text, schema), parse_bad, rows_per_batch=rows_per_batch)
 
 
 def _parse(text: bytes, schema: pa.Schema | None) -> pa.Table:
@@ -131,27 +146,19 @@ def _refuse_fatal_lines(text: Text, ref: FileRef) -> None:
     if other is not None:
         raise _line_error(ref, text.line_at(other.end() - 2), "it does not begin with '{'")
     opened = text.content.count(b"[") + text.content.count(b"{") - text.content.count(LINE_BREAK)
-    if opened <= _MAX_NESTING and _AFTER_OBJECT.search(text.content) is None:
+    if opened <= MAX_NESTING and _AFTER_OBJECT.search(text.content) is None:
         return
     # Brackets may well stand within strings: what counts is what is left without them.  No line break is in one.
-    bare = replace(text, content=_STRING.sub(b"", text.content))
-    if _nesting(bare.content) > _MAX_NESTING:
+    bare = replace(text, content=STRING.sub(b"", text.content))
+    if nesting(bare.content) > MAX_NESTING:
         for number, line in _lines(bare):
-            if _nesting(line) > _MAX_NESTING:
-                raise _line_error(ref, number, f"lists and objects nest deeper than {_MAX_NESTING} levels")
+            if nesting(line) > MAX_NESTING:
+                raise _line_error(ref, number, f"lists and objects nest deeper than {MAX_NESTING} levels")
         _refuse_broken_lines(text, ref)  # what is opened in some lines is not closed there
     after = _AFTER_OBJECT.search(bare.content)
     if after is not None:
         _refuse_broken_lines(text, ref)
         raise _line_error(ref, bare.line_at(after.start()), "something follows the object")
-
-
-def _nesting(text: bytes) -> int:
-    """Return how deep brackets nest, taken that all that are opened are closed again."""
-    brackets = np.frombuffer(text.translate(None, _NO_BRACKETS), dtype=np.uint8)
-    is_open = (brackets == ord("[")) | (brackets == ord("{"))
-    steps = np.where(is_open, np.int8(1), np.int8(-1))
-    return int(np.cumsum(steps, dtype=np.int32).max(initial=0))
 
 
 def _refuse_broken_lines(text: Text, ref: FileRef) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from ovray.scoring.records import Block, FileRef, InputFile, Partition, RowSource
+from ovray.scoring.records import Block, FileRef, InputFile, Partition, RowSource, Unreadable
 
 #: What Hive names the folder of rows that have no value.
 _NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -67,10 +67,13 @@ class PartitionedRows:
         #: ``None`` where all columns wanted are in the names of folders.
         self._own = open_own(pa.schema(own)) if own else None
 
-    def read(self, block: Block, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+    def read(self, block: Block, start: int, stop: int) -> Iterator[pa.RecordBatch | Unreadable]:
         """Yield rows ``start`` to ``stop``, both counted from the block's first row."""
         if self._own is not None:
             for batch in self._own.read(block, start, stop):
+                if isinstance(batch, Unreadable):
+                    yield batch
+                    continue
                 yield self._completed(batch.num_rows, dict(zip(batch.schema.names, batch.columns, strict=True)))
             return
         for at in range(start, stop, self._rows_per_batch):

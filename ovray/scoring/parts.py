@@ -4,12 +4,13 @@ The name states the range, so that the order of names is the order of rows.  Nam
 are not data.  May not enter: which ranges (the driver's), what the rows hold (outputs.py).
 """
 
+import json
 import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import TracebackType
 
 import pyarrow as pa
@@ -25,7 +26,12 @@ _PART = re.compile(r"part-(\d{12,})-(\d{12,})\.parquet")
 
 #: What ovray itself puts beside the parts: its notes, and files that are not complete.
 UNFINISHED = ".part-"
-_OURS = ("_ovray", "_SUCCESS", UNFINISHED)
+OUR_PREFIX = "_ovray"
+ERRORS_FOLDER = "_errors"
+_OURS = (OUR_PREFIX, "_SUCCESS", ERRORS_FOLDER, UNFINISHED)
+
+#: In a part's footer: the file of its rows that could not be scored, as JSON; nothing where there are none.
+_ERRORS_KEY = "ovray.errors"
 
 _NAMES_SHOWN = 3
 
@@ -49,6 +55,31 @@ def part_range(name: str) -> tuple[int, int] | None:
     """Return the rows that a part of this name holds; ``None`` if it is no part's name."""
     found = _PART.fullmatch(name)
     return (int(found[1]), int(found[2])) if found else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorFile:
+    """Names a file in ``_errors`` and says how many rows it holds."""
+
+    name: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footer:
+    """Says what a part holds."""
+
+    rows: int
+    #: Rows of its range that it does not hold.
+    errors: ErrorFile | None
+
+
+def encoded_size(rows: pa.RecordBatch) -> int:
+    """Return the bytes of rows in a file of their own.  Raises ArrowException where they cannot be encoded."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_batches([rows]), sink, compression=_COMPRESSION)
+    size_bytes: int = sink.getvalue().size
+    return size_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +150,22 @@ def remove_unfinished(folder: OutputFolder) -> None:
         raise DataError(f"unfinished parts in {folder.name!r} cannot be removed: {one_line(error)}") from error
 
 
+def find_footer(folder: OutputFolder, name: str) -> Footer | None:
+    """Return what the footer of a file below the folder says; ``None`` where there is none that is sound."""
+    filesystem, path = resolve(folder.location)
+    try:
+        with filesystem.open_input_file(f"{path.rstrip('/')}/{name}") as file:
+            metadata = pq.read_metadata(file)
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
+    except OSError as error:
+        if error.errno is not None:
+            raise  # of the system's; Arrow's own, on a footer that makes no sense, have no number
+        return None
+    text = (metadata.metadata or {}).get(_ERRORS_KEY.encode())
+    return Footer(rows=metadata.num_rows, errors=None if text is None else ErrorFile(**json.loads(text)))
+
+
 def list_parts(folder: OutputFolder) -> list[tuple[int, int]]:
     """Return the rows that each part in a folder states, in order.  Raises OSError or ArrowException."""
     filesystem, path = resolve(folder.location)
@@ -140,9 +187,15 @@ class PartWriter:
     ``commit`` returns.
     """
 
-    def __init__(self, folder: OutputFolder, start: int, stop: int, schema: pa.Schema) -> None:
-        """Name the part that is to hold rows ``start`` up to, not including, ``stop`` of the data set."""
+    def __init__(
+        self, folder: OutputFolder, start: int, stop: int, schema: pa.Schema, errors: ErrorFile | None = None
+    ) -> None:
+        """Name the part that is to hold rows ``start`` up to, not including, ``stop`` of the data set.
+
+        ``errors`` is the file of those rows that it does not hold.
+        """
         self._folder = folder
+        self._errors = errors
         self._rows_wanted = stop - start
         self._rows_written = 0
         self._schema = schema
@@ -155,9 +208,7 @@ class PartWriter:
     def __enter__(self) -> "PartWriter":
         with self._named_errors():
             filesystem, path = resolve(self._folder.location)
-            can_rename = filesystem.type_name in ("local", "hdfs")
-            file = _RenamedFile if can_rename else _StoredFile
-            self._file = file(filesystem, path.rstrip("/"), self.name)
+            self._file = new_file(filesystem, path.rstrip("/"), self.name)
             try:
                 self._writer = self._open_writer()
             except pa.ArrowException:  # a type that Parquet lacks
@@ -180,12 +231,15 @@ class PartWriter:
 
     def commit(self) -> int:
         """Make the part appear under its name, with all of its rows on the disk; returns its size in bytes."""
-        if self._rows_written != self._rows_wanted:
+        errors = self._errors
+        if self._rows_written + (errors.rows if errors else 0) != self._rows_wanted:
             raise InvariantError(
                 f"{self.name} was to hold {self._rows_wanted} rows, but holds {self._rows_written}"
             )
         with self._named_errors():
             self._write_row_group()
+            if errors is not None:
+                self._writer.add_key_value_metadata({_ERRORS_KEY: json.dumps(asdict(errors))})
             self._writer.close()
             return self._file.commit(self._folder.admit_part())
 
@@ -238,6 +292,12 @@ class PartWriter:
             raise DataError(
                 f"{self.name} cannot be written to {self._folder.name!r}: {one_line(error)}"
             ) from error
+
+
+def new_file(filesystem: pafs.FileSystem, folder: str, name: str) -> "_RenamedFile | _StoredFile":
+    """Return a file that appears in a folder when it is committed, and not before."""
+    can_rename = filesystem.type_name in ("local", "hdfs")
+    return (_RenamedFile if can_rename else _StoredFile)(filesystem, folder, name)
 
 
 class _RenamedFile:

@@ -93,6 +93,8 @@ class Block:
     #: Number of the row group or record batch; for text the offset in (unpacked) bytes at which the block begins.
     position: int
     size_bytes: int
+    #: Whether some of its records were found to be unreadable, so that they have to be told from the others.
+    has_bad_records: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,15 +147,27 @@ class Source(Protocol):
         """Return where rows ``start`` up to, not including, ``stop`` are: what a replica needs to read them."""
         ...
 
+    def name(self, start: int, stop: int) -> str:
+        """Return where these rows are, in words."""
+        ...
+
 
 class RowSource(Protocol):
     """Reads rows of one open file or stored table; every format has one."""
 
-    def read(self, block: Block, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+    def read(self, block: Block, start: int, stop: int) -> "Iterator[pa.RecordBatch | Unreadable]":
         """Yield rows ``start`` to ``stop``, counted from the block's first row, in order, in bounded batches."""
 
     def close(self) -> None:
         """Let go of the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """Stands in the place of rows that cannot be read."""
+
+    rows: int
+    problem: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +179,10 @@ class Rows:
     #: Counted from 0 within the file.
     first_row: int
     batch: pa.RecordBatch
+
+    def slice(self, start: int, stop: int) -> "Rows":
+        """Return some of these rows."""
+        return Rows(file=self.file, first_row=self.first_row + start, batch=self.batch.slice(start, stop - start))
 
     def name_row(self, index: int) -> str:
         """Say where row ``index`` of this batch comes from, as messages show it."""

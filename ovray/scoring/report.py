@@ -21,7 +21,7 @@ class ScoreReport:
     run_seconds: float
     #: Of the rows that this run scored, over ``run_seconds``.
     rows_per_s: float
-    #: Rows that could not be scored.
+    #: Rows in ``_errors``, which could not be scored; those of earlier runs too.
     errors: int
     #: Those of ``rows`` that an earlier run had done.
     resumed_rows: int

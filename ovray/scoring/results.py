@@ -4,16 +4,30 @@ May not enter: inference, files, what a column looks like (outputs.py).
 """
 
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ovray.errors import DataError
 from ovray.replica.engine import Tensors
 from ovray.scoring.outputs import OutputColumn, to_columns
 from ovray.scoring.reduction import reduce
 from ovray.scoring.row_plan import RowPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedBatch:
+    """Is an inference that gave no results, and what it was given."""
+
+    #: Counted over the rows of the chunk that were inferred.
+    first_row: int
+    rows: int
+    failure: Exception
+    #: By input, the rows from its start on.
+    inputs: Tensors
 
 
 class ChunkResults:
@@ -37,30 +51,52 @@ class ChunkResults:
         }
         self._changed = threading.Condition()
         self._awaited = 0
-        self._failure: Exception | None = None
+        self._failed: list[FailedBatch] = []
 
     def expect(self) -> None:
-        """Counts an inference that is about to start.
-
-        Raises what an earlier inference failed with, so that the rest is not tried for nothing.
-        """
+        """Counts an inference that is about to start."""
         with self._changed:
-            if self._failure is not None:
-                raise self._failure
             self._awaited += 1
 
-    def arrive(self, first_row: int, rows: int, outputs: Tensors | None, failure: Exception | None) -> None:
-        """Takes in what one inference gave; copies, because the outputs are views."""
+    def arrive(
+        self, first_row: int, rows: int, outputs: Tensors | None, failure: Exception | None, inputs: Tensors
+    ) -> None:
+        """Takes in what one inference gave; copies, because outputs and inputs are views.
+
+        Args:
+            first_row: counted over the rows that were inferred.
+            rows: how many they are.
+            outputs: what it gave; ``None`` where it failed.
+            failure: why.
+            inputs: what it was given; kept where it failed, so that its rows can be tried again.
+        """
+        failed: FailedBatch | None = None
         try:
             if outputs is not None:
-                self._store(first_row, rows, outputs)
-        except (ValueError, pa.ArrowException) as error:
-            failure = error
+                failure = self.store(first_row, rows, outputs)
+            if failure is not None:
+                copies = {name: array.copy() for name, array in inputs.items()}
+                failed = FailedBatch(first_row=first_row, rows=rows, failure=failure, inputs=copies)
         finally:
             with self._changed:
                 self._awaited -= 1
-                self._failure = self._failure or failure
+                if failed is not None:
+                    self._failed.append(failed)
                 self._changed.notify_all()
+
+    def take_failed(self) -> list["FailedBatch"]:
+        """Returns the inferences that have failed since this was last asked."""
+        with self._changed:
+            failed, self._failed = self._failed, []
+        return failed
+
+    def store(self, first_row: int, rows: int, outputs: Tensors) -> Exception | None:
+        """Takes in outputs of some rows; returns why they cannot be results, ``None`` if they can."""
+        try:
+            self._store(first_row, rows, outputs)
+        except (ValueError, DataError, pa.ArrowException) as error:
+            return error
+        return None
 
     def wait(self) -> None:
         """Waits for every inference that was expected, failed ones too; each of them answers."""
@@ -68,29 +104,35 @@ class ChunkResults:
             while self._awaited:
                 self._changed.wait()
 
-    def take_columns(self) -> list[pa.Array]:
+    def take_columns(self, good: "NDArray[np.bool_] | None") -> list[pa.Array]:
         """Waits, then returns a column for each output, over memory that is not used again.
 
-        Raises what the first failed inference failed with.
+        Args:
+            good: which rows that were inferred have results; ``None`` for all.
         """
-        self.wait()
-        if self._failure is not None:
-            raise self._failure
-        fixed = dict(zip(self._fixed, to_columns(self._fixed, self._fixed_columns()), strict=True))
+        taken = self._take(good)
+        fixed = dict(zip(taken, to_columns(taken, self._fixed_columns()), strict=True))
         opened = {
-            name: pa.concat_arrays([pieces[row] for row in sorted(pieces)]) for name, pieces in self._open.items()
+            column.name: _joined(self._open[column.name], column)
+            for column in self._plan.gathered
+            if column.name in self._open
         }
         return [{**fixed, **opened}[column.name] for column in self._plan.gathered]
 
-    def take_arrays(self) -> list[NDArray[Any]]:
+    def take_arrays(self, good: "NDArray[np.bool_] | None") -> list[NDArray[Any]]:
         """Waits, then returns ``[rows, values]`` for each output, over memory that is not used again.
 
-        For outputs of fixed length.  Raises what the first failed inference failed with.
+        For outputs of fixed length; ``good`` as for ``take_columns``.
         """
+        taken = self._take(good)
+        return [taken[column.name] for column in self._plan.gathered]
+
+    def _take(self, good: "NDArray[np.bool_] | None") -> dict[str, NDArray[Any]]:
         self.wait()
-        if self._failure is not None:
-            raise self._failure
-        return [self._fixed[column.name] for column in self._plan.gathered]
+        if good is None:
+            return self._fixed
+        # Memory was taken for every row of the chunk, those that were not inferred, too.
+        return {name: array[: len(good)][good] for name, array in self._fixed.items()}
 
     def _fixed_columns(self) -> list[OutputColumn]:
         return [column for column in self._plan.gathered if column.name in self._fixed]
@@ -108,3 +150,9 @@ class ChunkResults:
             else:
                 by_row = {column.name: np.array(result, dtype=column.dtype).reshape(rows, -1)}
                 self._open[column.name][first_row] = to_columns(by_row, [column])[0]
+
+
+def _joined(pieces: dict[int, pa.Array], column: OutputColumn) -> pa.Array:
+    if not pieces:
+        return pa.array([], column.field.type)
+    return pa.concat_arrays([pieces[row] for row in sorted(pieces)])

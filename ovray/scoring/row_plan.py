@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from ovray.errors import ConfigError
 from ovray.replica.model import describe
-from ovray.replica.signature import Port
+from ovray.replica.signature import Port, Signature
 from ovray.scoring.batching import BatchSize, fix_shapes
-from ovray.scoring.cells import cells_of
+from ovray.scoring.cells import cells_of, with_numbers, with_usual_lists
 from ovray.scoring.columns import Binding, bind, kept_columns
 from ovray.scoring.feeding import (
     FunctionPreparation,
@@ -24,6 +24,7 @@ from ovray.scoring.feeding import (
 )
 from ovray.scoring.finishing import FunctionFinish, plan_finish
 from ovray.scoring.graph_steps import build_in, declared_layouts
+from ovray.scoring.on_error import OnError
 from ovray.scoring.outputs import OutputColumn, output_columns, output_schema
 from ovray.scoring.preparation import GraphSteps, choose_input
 from ovray.scoring.records import Source
@@ -109,7 +110,12 @@ class RowPlan:
     @property
     def result_schema(self) -> pa.Schema:
         """Returns the columns of the results: those kept, then the model's outputs."""
-        return output_schema(pa.schema([self.read_schema.field(name) for name in self.kept]), self.outputs)
+        return output_schema(self.kept_schema, self.outputs)
+
+    @property
+    def kept_schema(self) -> pa.Schema:
+        """Returns the columns that are carried over."""
+        return pa.schema([self.read_schema.field(name) for name in self.kept])
 
     def without_kept(self) -> "RowPlan":
         """Returns the same for replicas that are given, and give back, no columns that are only carried over."""
@@ -118,7 +124,9 @@ class RowPlan:
         return replace(self, kept=(), read_schema=pa.schema([one for one in self.read_schema if one.name in read]))
 
 
-def plan_rows(graph: ov.Model, data: Source, sample: pa.RecordBatch, options: RowOptions) -> RowPlan:
+def plan_rows(
+    graph: ov.Model, data: Source, sample: pa.RecordBatch, options: RowOptions, on_error: OnError = OnError.RAISE
+) -> RowPlan:
     """Decides what becomes of a row.
 
     Args:
@@ -126,11 +134,12 @@ def plan_rows(graph: ov.Model, data: Source, sample: pa.RecordBatch, options: Ro
         data: the rows.
         sample: the first of them, with all columns.
         options: what is wanted.
+        on_error: what becomes of bad rows: where they are recorded, the first rows may be bad and decide nothing.
 
     Raises:
         ConfigError: columns, options and model do not fit, or it is open how.
     """
-    fed = _feed(graph, sample, options)
+    fed = _feed(graph, sample, options, on_error)
     batch_rows, given = fix_shapes(graph, fed.bindings, options.batch_size, data.rows)
     finish, reductions, outputs = _finish(given, fed.bindings, options)
     kept = kept_columns(data.schema, fed.left_out, [column.name for column in outputs], options.keep)
@@ -164,7 +173,7 @@ class _Fed:
     bytes_per_row: int
 
 
-def _feed(graph: ov.Model, sample: pa.RecordBatch, options: RowOptions) -> _Fed:
+def _feed(graph: ov.Model, sample: pa.RecordBatch, options: RowOptions, on_error: OnError) -> _Fed:
     """Binds columns, or what a function makes of them, to what the graph takes once its steps are built in."""
     signature = describe(graph)
     steps = options.steps
@@ -173,7 +182,7 @@ def _feed(graph: ov.Model, sample: pa.RecordBatch, options: RowOptions) -> _Fed:
     bytes_per_row = max(1, sample.nbytes // sample.num_rows)
     prepare = None
     if options.preprocess is None:
-        bindings = bind(wanted, sample, options.inputs)
+        sample, bindings = _bind(wanted, sample, options.inputs, on_error)
         kinds = {name: cells_of(sample.column(name)).type for one in bindings for name in one.columns}
         columns = left_out = tuple(kinds)
     else:
@@ -181,16 +190,40 @@ def _feed(graph: ov.Model, sample: pa.RecordBatch, options: RowOptions) -> _Fed:
         # A function that was named no columns gets all: that is no reason to keep none.
         left_out = columns if options.inputs else ()
         prepare = FunctionPreparation(function=options.preprocess, columns=columns)
-        arrays = try_preparation(prepare, sample)
+        arrays = try_preparation(prepare, sample, on_error)
         bindings = bind_arrays(wanted, arrays, options.preprocess)
         kinds = {name: value_type(array) for name, array in arrays.items()}
-        bytes_per_row += sum(array.nbytes for array in arrays.values()) // sample.num_rows
+        bytes_per_row += sum(array.nbytes // len(array) for array in arrays.values())
     if prepared is not None:
         fed_by = bindings[prepared.index].columns
         bindings = build_in(graph, prepared, bindings, [kinds[name] for name in fed_by])
     return _Fed(
         prepare=prepare, bindings=bindings, columns=columns, left_out=left_out, bytes_per_row=bytes_per_row
     )
+
+
+def _bind(
+    signature: Signature, sample: pa.RecordBatch, options: Sequence[str], on_error: OnError
+) -> tuple[pa.RecordBatch, tuple[Binding, ...]]:
+    """Binds columns as their first rows show them; where bad rows are recorded, as most of the first rows do.
+
+    Text counts as the numbers that it spells only where nothing else fits: a name that looks like a number is not
+    meant as one.
+    """
+    if on_error is OnError.RAISE:
+        return sample, bind(signature, sample, options)
+    usual = with_usual_lists(sample)
+    try:
+        return usual, bind(signature, usual, options)
+    except ConfigError:
+        numbers = with_numbers(usual)
+        if numbers.schema == usual.schema:
+            raise
+        try:
+            return numbers, bind(signature, numbers, options)
+        except ConfigError:
+            pass
+        raise
 
 
 def _finish(

@@ -7,15 +7,16 @@ May not enter: what the caller gave (given.py), what becomes of results (sinks.p
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import openvino as ov
 
-from ovray.core.events import JobSubmitted
+from ovray.core.events import JobSubmitted, Poison
 from ovray.core.scheduler import Scheduler
-from ovray.devices.records import Plan
-from ovray.driver.job import JOB, Deliver, JobDriver, Nudged, Outcome, Progress, Supply
-from ovray.driver.lifecycle import ReplicaStart
+from ovray.devices.records import Plan, ReplicaSpec
+from ovray.driver.job import JOB, Commit, JobDriver, Nudged, Outcome, Progress, Supply
+from ovray.driver.messages import ReplicaStart
+from ovray.driver.newcomers import upkeep_of
 from ovray.driver.placement import place
 from ovray.driver.session import ray_session
 from ovray.driver.transport import Answer, Inbox, RayTransport
@@ -26,7 +27,9 @@ from ovray.replica.workload import Workload
 from ovray.scoring.chunk import Chunk, ScoringWork
 from ovray.scoring.given import Given
 from ovray.scoring.held_rows import HeldRows
+from ovray.scoring.on_error import OnError
 from ovray.scoring.options import ScoreOptions
+from ovray.scoring.recording import Recording
 from ovray.scoring.records import Source
 from ovray.scoring.row_plan import RowPlan, plan_rows
 from ovray.scoring.sinks import AnswerSink, Sink
@@ -43,9 +46,21 @@ class Stage:
     text: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """Tells a watcher how many rows an earlier run had done, where it had some."""
+
+    rows: int
+    rows_total: int
+
+
 ModelLike: TypeAlias = "str | os.PathLike[str] | ov.Model"
 
-Watch = Callable[[Stage | Plan | Progress], None]
+News = Stage | Resumed | Plan | Progress
+Watch = Callable[[News], None]
+
+#: Is told of rows that are done, and where their results are unless put away; what it raises ends the job.
+Deliver = Callable[[Commit, Any], None]
 
 #: Gives the rows, once it is known how many replicas there are; its second argument has them asked for again.
 SupplyOf = Callable[[int, Callable[[], None]], Supply]
@@ -63,7 +78,7 @@ class Scoring:
     owner: str
 
 
-def how_to_cut(source: Source, plan: RowPlan, *, max_chunk_s: float) -> JobSubmitted:
+def how_to_cut(source: Source, plan: RowPlan, options: ScoreOptions, *, max_chunk_s: float) -> JobSubmitted:
     """Returns how rows are to be cut into chunks; which rows is for others to say."""
     return JobSubmitted(
         job=JOB,
@@ -72,6 +87,8 @@ def how_to_cut(source: Source, plan: RowPlan, *, max_chunk_s: float) -> JobSubmi
         min_chunk_rows=plan.batch_rows,
         max_chunk_rows=plan.max_chunk_rows,
         max_chunk_s=max_chunk_s,
+        max_backups=options.max_backups,
+        poison=Poison.PUT_ASIDE if options.errors.on_error is OnError.RECORD else Poison.FAIL,
     )
 
 
@@ -83,7 +100,7 @@ def plan_for(model: ModelLike, given: Given, options: ScoreOptions) -> tuple[Wor
     """
     graph = with_plain_types(read_model(model))
     try:
-        plan = plan_rows(graph, given.source, given.sample(), given.wanted(options.rows))
+        plan = plan_rows(graph, given.source, given.sample(), given.wanted(options.rows), options.errors.on_error)
     except ConfigError as error:
         if not given.unfit:
             raise
@@ -93,13 +110,18 @@ def plan_for(model: ModelLike, given: Given, options: ScoreOptions) -> tuple[Wor
 
 
 def run_scoring(
-    scoring: Scoring, supply_of: SupplyOf, deliver: Deliver, options: ScoreOptions, watch: Watch
+    scoring: Scoring,
+    supply_of: SupplyOf,
+    deliver: Deliver,
+    options: ScoreOptions,
+    watch: Watch,
+    recording: Recording | None = None,
 ) -> tuple[Plan, Outcome]:
     """Starts replicas and has all rows done that the supply gives.
 
     Raises:
         ConfigError: no device can run the model, or none is free.
-        DataError: rows could not be read, prepared or written.
+        DataError: rows could not be read, prepared, inferred, finished or written.
         ReplicaError: no replica was left.
     """
     if isinstance(scoring.source, HeldRows):
@@ -107,7 +129,8 @@ def run_scoring(
     watch(Stage(text="connecting to Ray"))
     with ray_session(options.address):
         watch(Stage(text="placing replicas"))
-        plan = place(options.placement)
+        placed = place(options.placement)
+        plan = placed.plan
         watch(plan)
         inbox: Inbox = Inbox()
         transport = RayTransport(
@@ -116,16 +139,36 @@ def run_scoring(
             lease_timeout_s=options.placement.lease_timeout_s,
             answer=Answer.REPORT_AND_ROWS if isinstance(scoring.sink, AnswerSink) else Answer.REPORT,
         )
-        transport.put(scoring.workload, ScoringWork(rows=scoring.plan, sink=scoring.sink))
-        replicas = [
-            ReplicaStart(spec=spec, properties=compile_properties(spec, options.config)) for spec in plan.replicas
-        ]
+        transport.put(scoring.workload, ScoringWork(rows=scoring.plan, sink=scoring.sink, errors=options.errors))
 
-        def piece_of(start: int, stop: int) -> Chunk:
-            return Chunk(start=start, stop=stop, slices=scoring.source.slices(start, stop))
+        def start_of(spec: ReplicaSpec) -> ReplicaStart:
+            return ReplicaStart(spec=spec, properties=compile_properties(spec, options.config))
 
-        supply = supply_of(len(replicas), lambda: inbox.put(Nudged()))
-        return plan, JobDriver(Scheduler(), transport, inbox).run(replicas, supply, piece_of, deliver, watch)
+        upkeep = upkeep_of(options.placement, placed.found, start_of, inbox)
+        driver = JobDriver(Scheduler(), transport, inbox, upkeep=upkeep)
+        if recording is not None:
+            recording.plan, recording.replicas = plan, driver.replicas
+            driver.observer = recording.journal.note
+        supply = supply_of(len(plan.replicas), lambda: inbox.put(Nudged()))
+        rows = _JobRows(scoring.source, deliver)
+        return plan, driver.run(map(start_of, plan.replicas), supply, rows, watch)
+
+
+@dataclass(frozen=True, slots=True)
+class _JobRows:
+    """Is what the driver asks about the rows of a data set; see ``driver.job.JobRows``."""
+
+    source: Source
+    deliver: Deliver
+
+    def piece(self, start: int, stop: int, verdict: str | None) -> Chunk:
+        return Chunk(start=start, stop=stop, slices=self.source.slices(start, stop), verdict=verdict)
+
+    def name(self, start: int, stop: int) -> str:
+        return self.source.name(start, stop)
+
+    def count(self, commit: Commit, results: Any) -> None:
+        self.deliver(commit, results)
 
 
 def warnings_of(plan: Plan, outcome: Outcome) -> tuple[str, ...]:

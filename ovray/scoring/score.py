@@ -4,34 +4,39 @@ Here the rooms meet; each step is decided in its own.  May not enter: printing, 
 """
 
 import inspect
-import os
 import time
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import pandas as pd
 
+from ovray.core.events import JobSubmitted
 from ovray.devices.records import Plan, ReplicaSpec
-from ovray.driver.job import AllAtOnce, Deliver, Outcome, nowhere
+from ovray.driver.job import AllAtOnce, Commit, Outcome, Progress
 from ovray.replica.workload import Workload
 from ovray.scoring.delivery import InOrder, PutAway
 from ovray.scoring.done_rows import count
+from ovray.scoring.error_tally import ErrorTally
 from ovray.scoring.flow import Flow
 from ovray.scoring.folder_lock import open_folder
 from ovray.scoring.given import Given, look_at
 from ovray.scoring.iteration import AsTheyCome, iterate
 from ovray.scoring.job_record import UNKNOWN, describe_job
-from ovray.scoring.options import ScoreKeywords, ScoreOptions, parse_options
+from ovray.scoring.options import PathOrUrl, ScoreKeywords, ScoreOptions, parse_options
+from ovray.scoring.recording import Recording, recorded
 from ovray.scoring.report import ScoreReport
 from ovray.scoring.row_plan import RowPlan
 from ovray.scoring.running import (
     CHUNK_SHARE,
     ModelLike,
+    News,
+    Resumed,
     Scoring,
     Stage,
+    SupplyOf,
     Watch,
     how_to_cut,
     plan_for,
@@ -47,14 +52,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Unpack
 
-PathOrUrl = str | os.PathLike[str]
-
 REPLICA_COLUMNS = ("id", "host", "device", "pid", "cpus", "nireq", "rows", "busy_s")
 
 _NOT_KNOWN_AGAIN = "another run would not know {} again: had this one been interrupted, only --restart would help"
 
 #: Where an earlier run had done every row.
-NOTHING_DONE = (Plan(replicas=()), Outcome(commits=(), run_s=0.0, reports={}, failures={}))
+NOTHING_DONE = (Plan(replicas=()), Outcome(commits=(), run_s=0.0, specs=(), reports={}, failures={}))
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -153,9 +156,18 @@ def score(
         address: ``HOST:PORT`` of a Ray head; ``None`` uses the Ray at hand, or starts one and stops it again.
         limit: scores the first rows only.
         restart: deletes the results that the folder holds, of whatever job, and begins anew.
+        on_error: ``"raise"`` ends the job at the first row that cannot be read, prepared, inferred, finished or
+            written, with an error that names it; ``"record"`` writes such rows to ``_errors`` in ``output``, with
+            ``file``, ``row``, ``stage``, ``message`` and the kept columns, and goes on.
+        max_errors: more rows than this in ``_errors`` end the job; ``None`` allows any number.
         commit_every_s: at least so often each replica completes a part; what a kill costs at most.
+        max_backups: how many copies of the last chunks may run beside the originals, on replicas that have nothing
+            else to do; 0 turns copies off.
+        report: an ``.html`` file for a page about the run: speed over time, what each replica did when, errors.
         share_cores: lets replicas run on cores that others hold.
         lease_timeout_s: seconds to wait for cores that others hold.
+        max_replicas: at most so many replicas, those on hosts that join later included; ``None`` is all.
+        replica_timeout_s: a replica, or the cluster's head, that is silent for so long is given up.
 
     Returns:
         With ``output`` the figures; the rows are in the folder: kept columns, then one column for each output of
@@ -167,7 +179,7 @@ def score(
     Raises:
         ConfigError: something that you can mend, also that another driver has the folder or that it holds
             results of another job; nothing was scored and nothing is left behind.
-        DataError: rows could not be read, prepared or written.
+        DataError: rows could not be read, prepared, inferred, finished or written, or more than ``max_errors``.
         ReplicaError: no replica was left.
         Exception: whatever an iterable raised, as it is.
 
@@ -222,42 +234,74 @@ def iter_score(
 
 def run(model: ModelLike, inputs: Any, output: PathOrUrl, options: ScoreOptions, watch: Watch) -> ScoreReport:
     """Does what ``score`` documents for a folder, and tells ``watch`` how it goes."""
+    with recorded(options.report, output) as recording:
+        return _fill_folder(model, inputs, output, options, watch, recording)
+
+
+def _fill_folder(
+    model: ModelLike, inputs: Any, output: PathOrUrl, options: ScoreOptions, watch: Watch, recording: Recording
+) -> ScoreReport:
     began_s = time.monotonic()
     options.check()
     watch(Stage(text="reading the model and the inputs"))
     with ExitStack() as stack:
         given = look_at(inputs, options, stack)
-        workload, rows = plan_for(model, given, options)
+        workload, plan = plan_for(model, given, options)
         folder = stack.enter_context(open_folder(output))
-        stamps = given.stamps(rows)
-        job = describe_job(workload.model, stamps, rows, options.changing_results)
+        stamps = given.stamps(plan)
+        job = describe_job(workload.model, stamps, plan, options.changing_results)
         taken = stack.enter_context(take_up(folder, job, given.source.rows, options.earlier))
-        plan, outcome = NOTHING_DONE
+        tally = ErrorTally(count=taken.errors, first=taken.first_error, most=options.errors.max_errors)
+        tally.check()
+        recording.errors = tally.count
+        ended = NOTHING_DONE
+        if taken.done:
+            watch(Resumed(rows=count(taken.done), rows_total=given.source.rows))
         if taken.missing:
-            plan, outcome = _write(workload, rows, given, taken, options, watch)
-        commits = [(commit.start, commit.stop) for commit in outcome.commits]
-        settle_folder(taken.folder, [*taken.done, *commits], given.source.rows)
+            recording.describe(model, given.facts(), job, given.source.rows, taken, options.as_text)
+            filling = _Filling(workload, plan, given, taken, tally)
+            ended = filling.run(options, watch, recording)
+        commits = [(commit.start, commit.stop) for commit in ended[1].commits]
+        errors = settle_folder(taken.folder, [*taken.done, *commits], given.source.rows)
     notes = tuple(_NOT_KNOWN_AGAIN.format(stamp.location) for stamp in stamps if stamp.digest == UNKNOWN)
-    return _report(plan, outcome, taken, notes, time.monotonic() - began_s)
+    report = _report(ended, taken, errors, time.monotonic() - began_s)
+    return replace(report, warnings=(*report.warnings, *notes))
 
 
-def _write(
-    workload: Workload, rows: RowPlan, given: Given, taken: TakenUp, options: ScoreOptions, watch: Watch
-) -> tuple[Plan, Outcome]:
-    """Has the missing rows done, each in a part."""
-    job = how_to_cut(given.source, rows, max_chunk_s=CHUNK_SHARE * options.commit_every_s)
-    scoring = Scoring(
-        workload=workload,
-        plan=rows,
-        source=given.source,
-        sink=FolderSink(folder=taken.folder),
-        owner=f"ovray score to {taken.folder.name}",
-    )
-    if not given.comes_bit_by_bit:
-        whole = AllAtOnce(replace(job, ranges=taken.missing))
-        return run_scoring(scoring, lambda *_: whole, nowhere, options, watch)
-    flow = Flow(job)
-    return _run_as_it_comes(scoring, given, flow, PutAway(given.source, flow).deliver, options, watch)
+@dataclass(frozen=True, slots=True)
+class _Filling:
+    """Has the missing rows of a folder done, each in a part."""
+
+    workload: Workload
+    plan: RowPlan
+    given: Given
+    taken: TakenUp
+    tally: ErrorTally
+
+    def run(self, options: ScoreOptions, watch: Watch, recording: Recording) -> tuple[Plan, Outcome]:
+        source = self.given.source
+        job = how_to_cut(source, self.plan, options, max_chunk_s=CHUNK_SHARE * options.commit_every_s)
+        scoring = Scoring(
+            workload=self.workload,
+            plan=self.plan,
+            source=source,
+            sink=FolderSink(folder=self.taken.folder),
+            owner=f"ovray score to {self.taken.folder.name}",
+        )
+        flow = Flow(job)
+        put_away = PutAway(source, flow)
+
+        def deliver(commit: Commit, results: Any) -> None:
+            if self.given.comes_bit_by_bit:
+                put_away.deliver(commit, results)
+            self.tally.add(commit.result.errors, commit.result.first_error)
+            recording.errors = self.tally.count
+
+        def watch_errors(news: News) -> None:
+            watch(replace(news, errors=self.tally.count) if isinstance(news, Progress) else news)
+
+        with _rows_of(self.given, flow, replace(job, ranges=self.taken.missing)) as supply_of:
+            return run_scoring(scoring, supply_of, deliver, options, watch_errors, recording)
 
 
 def _collect(model: ModelLike, inputs: Any, options: ScoreOptions) -> Any:
@@ -265,29 +309,29 @@ def _collect(model: ModelLike, inputs: Any, options: ScoreOptions) -> Any:
     options.check_for_memory()
     with ExitStack() as stack:
         given = look_at(inputs, options, stack)
-        workload, rows = plan_for(model, given, options)
-        job = how_to_cut(given.source, rows, max_chunk_s=CHUNK_SHARE * options.commit_every_s)
+        workload, plan = plan_for(model, given, options)
+        job = how_to_cut(given.source, plan, options, max_chunk_s=CHUNK_SHARE * options.commit_every_s)
         flow = Flow(job)
-        collector = given.collector(rows, flow)
+        collector = given.collector(plan, flow)
         scoring = Scoring(
             workload=workload, plan=collector.plan, source=given.source, sink=AnswerSink(), owner="ovray score"
         )
-        if given.comes_bit_by_bit:
-            ended = _run_as_it_comes(scoring, given, flow, collector.deliver, options, _nobody)
-        else:
-            whole = AllAtOnce(replace(job, ranges=((0, given.source.rows),)))
-            ended = run_scoring(scoring, lambda *_: whole, collector.deliver, options, _nobody)
+        with _rows_of(given, flow, replace(job, ranges=((0, given.source.rows),))) as supply_of:
+            ended = run_scoring(scoring, supply_of, collector.deliver, options, _nobody)
         for text in warnings_of(*ended):
             warnings.warn(text, RuntimeWarning, stacklevel=3)
         return collector.result()
 
 
-def _run_as_it_comes(
-    scoring: Scoring, given: Given, flow: Flow, deliver: Deliver, options: ScoreOptions, watch: Watch
-) -> tuple[Plan, Outcome]:
+@contextmanager
+def _rows_of(given: Given, flow: Flow, whole: JobSubmitted) -> Iterator[SupplyOf]:
+    """Gives all rows at once, or as they come while the block runs."""
+    if not given.comes_bit_by_bit:
+        yield lambda *_: AllAtOnce(whole)
+        return
     given.pour(flow)
     try:
-        return run_scoring(scoring, flow.open, deliver, options, watch)
+        yield flow.open
     finally:
         flow.stop()  # whoever fetches rows need not go on
 
@@ -296,23 +340,24 @@ def _nobody(_: object) -> None:
     """Is told how things stand where nobody looks."""
 
 
-def _report(plan: Plan, outcome: Outcome, taken: TakenUp, notes: tuple[str, ...], seconds: float) -> ScoreReport:
+def _report(ended: tuple[Plan, Outcome], taken: TakenUp, errors: int, seconds: float) -> ScoreReport:
+    plan, outcome = ended
     table = pd.DataFrame(
-        [_replica_row(spec, outcome) for spec in plan.replicas if spec.id in outcome.reports],
+        [_replica_row(spec, outcome) for spec in outcome.specs if spec.id in outcome.reports],
         columns=list(REPLICA_COLUMNS),
     )
-    rows = count((commit.start, commit.stop) for commit in outcome.commits)
-    resumed_rows = count(taken.done)
+    resumed_rows = count(taken.done) - taken.errors
+    rows = count((commit.start, commit.stop) for commit in outcome.commits) - (errors - taken.errors)
     return ScoreReport(
         rows=resumed_rows + rows,
         seconds=seconds,
         run_seconds=outcome.run_s,
         rows_per_s=rows / outcome.run_s if outcome.run_s > 0 else 0.0,
-        errors=0,
+        errors=errors,
         resumed_rows=resumed_rows,
         output=taken.folder.name,
         replicas=table,
-        warnings=(*warnings_of(plan, outcome), *notes),
+        warnings=warnings_of(plan, outcome),
     )
 
 

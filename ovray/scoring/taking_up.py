@@ -5,7 +5,7 @@ promise, so that a kill between any two leaves a folder that the next run unders
 record of another job than their own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -13,7 +13,9 @@ from enum import Enum
 import pyarrow as pa
 
 from ovray.errors import ConfigError, DataError
-from ovray.scoring.done_rows import Range, choose, missing, whole
+from ovray.scoring.bad_rows import FirstError
+from ovray.scoring.done_rows import Range, WholePart, choose, count_errors, missing, whole
+from ovray.scoring.error_files import first_error, keep_error_files, remove_unfinished_errors
 from ovray.scoring.fence import take_over
 from ovray.scoring.files import one_line
 from ovray.scoring.job_record import RECORD_NAME, JobRecord
@@ -45,6 +47,9 @@ class TakenUp:
     done: tuple[Range, ...]
     #: Left to do; in order.
     missing: tuple[Range, ...]
+    #: Rows of ``done`` that could not be scored, and what is said of the first of them.
+    errors: int = 0
+    first_error: FirstError | None = None
 
 
 @contextmanager
@@ -67,8 +72,16 @@ def take_up(folder: OutputFolder, job: JobRecord, rows: int, earlier: Earlier) -
         admission = take_over(folder.name, folder.location)
     try:
         with _named_errors(folder):
-            done = _make_ready(folder, job, rows, earlier)
-        yield TakenUp(folder=replace(folder, fence=admission), done=done, missing=missing(done, rows))
+            parts = _make_ready(folder, job, rows, earlier)
+            done = tuple(part.rows for part in parts)
+            taken = TakenUp(
+                folder=replace(folder, fence=admission),
+                done=done,
+                missing=missing(done, rows),
+                errors=count_errors(parts),
+                first_error=_first_error(folder, parts),
+            )
+        yield taken
     except BaseException:
         # The folder may be what failed: the error under way says so better than one from here.
         with suppress(DataError, OSError, pa.ArrowException):
@@ -78,11 +91,12 @@ def take_up(folder: OutputFolder, job: JobRecord, rows: int, earlier: Earlier) -
         admission.remove()
 
 
-def _make_ready(folder: OutputFolder, job: JobRecord, rows: int, earlier: Earlier) -> tuple[Range, ...]:
-    """Makes a folder be of this job; returns the ranges that are done."""
+def _make_ready(folder: OutputFolder, job: JobRecord, rows: int, earlier: Earlier) -> tuple[WholePart, ...]:
+    """Makes a folder be of this job; returns what is done."""
     if earlier is Earlier.DELETE:
         delete_note(folder, SUCCESS_NAME)
         delete_parts(folder, list_parts(folder))
+        keep_error_files(folder, ())
     # Once more: a part of an earlier run may have been added until the fence was taken over.
     _check_same_job(folder, job)
     if not list_parts(folder):
@@ -90,7 +104,7 @@ def _make_ready(folder: OutputFolder, job: JobRecord, rows: int, earlier: Earlie
         write_note(folder, RECORD_NAME, job.to_json())
     remove_unfinished(folder)
     done = _find_done(folder, rows)
-    if missing(done, rows):
+    if missing([part.rows for part in done], rows):
         delete_note(folder, SUCCESS_NAME)
     return done
 
@@ -118,18 +132,28 @@ def _refusal(folder: OutputFolder, why: str) -> ConfigError:
     )
 
 
-def _find_done(folder: OutputFolder, rows: int) -> tuple[Range, ...]:
-    """Returns the ranges that are done; deletes parts that are broken or that others contain."""
+def _find_done(folder: OutputFolder, rows: int) -> tuple[WholePart, ...]:
+    """Returns what is done; deletes parts that are broken or within others, and errors that no part names."""
     found = list_parts(folder)
-    within = [one for one in found if one[1] <= rows]
-    done = choose(whole(folder, within))
-    delete_parts(folder, sorted(set(found) - set(done)))
+    parts = {part.rows: part for part in whole(folder, [one for one in found if one[1] <= rows])}
+    done = tuple(parts[one] for one in choose(parts))
+    delete_parts(folder, sorted(set(found) - {part.rows for part in done}))
+    keep_error_files(folder, {part.errors.name for part in done if part.errors is not None})
     return done
+
+
+def _first_error(folder: OutputFolder, parts: Sequence[WholePart]) -> FirstError | None:
+    for part in parts:
+        if part.errors is not None:
+            return FirstError(row=part.rows[0], text=first_error(folder, part.errors))
+    return None
 
 
 def _keep_what_is_complete(folder: OutputFolder) -> None:
     remove_unfinished(folder)
+    remove_unfinished_errors(folder)
     if not list_parts(folder):
+        keep_error_files(folder, ())
         delete_note(folder, RECORD_NAME)
 
 

@@ -11,11 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ovray.errors import DataError
-from ovray.scoring.cells import is_list
+from ovray.scoring.bad_rows import BadRowError
+from ovray.scoring.cells import is_list, is_text
 from ovray.scoring.columns import Binding
 from ovray.scoring.elements import ELEMENTS
 from ovray.scoring.records import Rows
+
+#: Characters of a text that a message shows.
+_TEXT_SHOWN = 40
 
 # Element types are known only at run time.
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -40,8 +43,8 @@ def fill(rows: Rows, binding: Binding, out: Array) -> None:
         out: ``[n, *row_shape]``, C order, of the input's element type; ``object`` for text.
 
     Raises:
-        DataError: A value is null, a list has another length than those of the first rows, or a whole number
-            is beyond the input's type; the message names file, row and column.
+        BadRowError: A value is null or text that is no number, a list has another length than those of the first
+            rows, or a whole number is beyond the input's type; the message names file, row and column.
     """
     table = out.reshape(len(out), prod(binding.row_shape))
     with np.errstate(over="ignore"):  # a float beyond a narrower type is infinite, as in OpenVINO
@@ -66,6 +69,8 @@ def _values(rows: Rows, binding: Binding, column: str) -> Array:
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     _refuse_nulls(array, rows, column, values_per_row)
+    if is_text(array.type) and ELEMENTS[binding.element_type].dtype.kind != "O":
+        array = _parsed(array, rows, binding, (column, values_per_row))
     if pa.types.is_decimal(array.type):
         array = array.cast(pa.float64())
     _refuse_overflow(array, rows, binding, (column, values_per_row))
@@ -85,7 +90,7 @@ def _list_lengths(of: pa.DataType, cell_shape: tuple[int, ...]) -> tuple[int, ..
 def _refuse_nulls(array: pa.Array, rows: Rows, column: str, values_per_row: int) -> None:
     if array.null_count:
         at = pc.index(array.is_null(), True).as_py() // values_per_row
-        raise DataError(f"{rows.name_row(at)}: column {column!r} is null; fill or drop such rows first")
+        raise _refusal(rows, at, f"column {column!r} is null; fill or drop such rows first")
 
 
 def _refuse_other_lengths(array: pa.Array, rows: Rows, column: str, level: tuple[int, int]) -> None:
@@ -96,9 +101,11 @@ def _refuse_other_lengths(array: pa.Array, rows: Rows, column: str, level: tuple
     others = np.flatnonzero(lengths != length)
     if len(others):
         at = int(others[0])
-        raise DataError(
-            f"{rows.name_row(at // values_per_row)}: column {column!r} holds a list of {lengths[at]} where the"
-            f" first rows hold {length}; rows need to be of one shape"
+        raise _refusal(
+            rows,
+            at // values_per_row,
+            f"column {column!r} holds a list of {lengths[at]} where the first rows hold {length}; rows need to be"
+            " of one shape",
         )
 
 
@@ -116,7 +123,39 @@ def _refuse_overflow(array: pa.Array, rows: Rows, binding: Binding, where: tuple
     column, values_per_row = where
     worst = found["min"] if found["min"] < limits.min else found["max"]
     at = pc.index(array, worst).as_py() // values_per_row
-    raise DataError(
-        f"{rows.name_row(at)}: column {column!r} holds {worst}, input {binding.input_name!r}"
-        f" ({binding.element_type}) takes {limits.min} to {limits.max}"
+    raise _refusal(
+        rows,
+        at,
+        f"column {column!r} holds {worst}, input {binding.input_name!r} ({binding.element_type}) takes"
+        f" {limits.min} to {limits.max}",
     )
+
+
+def _parsed(array: pa.Array, rows: Rows, binding: Binding, where: tuple[str, int]) -> pa.Array:
+    """Return text as the numbers that it spells; see ``cells.with_numbers``."""
+    kind = pa.int64() if ELEMENTS[binding.element_type].dtype.kind in "iu" else pa.float64()
+    try:
+        return array.cast(kind)
+    except pa.ArrowInvalid:
+        column, values_per_row = where
+        at = next(at for at, text in enumerate(array) if not _spells(text, kind))
+        raise _refusal(
+            rows, at // values_per_row, f"column {column!r} holds {_shown(array[at])}, which is no number"
+        ) from None
+
+
+def _spells(text: pa.Scalar, kind: pa.DataType) -> bool:
+    try:
+        text.cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _shown(text: pa.Scalar) -> str:
+    whole = text.as_py()
+    return repr(whole if len(whole) <= _TEXT_SHOWN else whole[:_TEXT_SHOWN] + "...")
+
+
+def _refusal(rows: Rows, index: int, problem: str) -> BadRowError:
+    return BadRowError(f"{rows.name_row(index)}: {problem}", problem, index)

@@ -4,14 +4,15 @@ CSV, JSON Lines and plain lines share it; what a record is and what rows it make
 them; unpacked where the name ends in ``.gz``.  May not enter: columns, types.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from ovray.errors import ConfigError
 from ovray.scoring.files import open_file, open_stream
-from ovray.scoring.records import Block, FileRef
+from ovray.scoring.records import Block, FileRef, Unreadable
 
 #: Text in one block.  A replica holds one block as text and as columns, so this bounds its memory; and a chunk
 #: that begins inside a block costs the parsing of that block.
@@ -21,6 +22,9 @@ BLOCK_BYTES = 8 * 1024 * 1024
 MAX_RECORD_BYTES = 8 * BLOCK_BYTES
 
 LINE_BREAK = b"\n"
+
+#: What is wrong with a record that is none.
+NOT_UTF8 = "is not UTF-8"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _OTHER_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -40,6 +44,29 @@ class Text:
     def line_at(self, offset: int) -> int:
         """Return the line, counted from 1 within the file, that holds the byte at ``offset``."""
         return self.line + self.content.count(LINE_BREAK, 0, offset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Says how many rows a text holds, bad ones too, and whether there are such."""
+
+    rows: int
+    has_bad: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Records:
+    """Is what a text was found to hold."""
+
+    #: The records that can be read, in order.
+    table: pa.Table
+    #: Why others cannot, by their number among all.
+    bad: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many there are, bad ones too."""
+        return int(self.table.num_rows) + len(self.bad)
 
 
 def begin_lines(stream: pa.NativeFile, ref: FileRef) -> Text:
@@ -90,18 +117,24 @@ def last_line_end(text: bytes) -> int:
 
 
 def count_blocks(
-    texts: Iterable[Text], count_rows: Callable[[Text], int], rows_wanted: int | None
+    texts: Iterable[Text], find_records: Callable[[Text], Found], rows_wanted: int | None
 ) -> tuple[Block, ...]:
     """Return a block for each text that holds rows, up to the one in which ``rows_wanted`` rows are reached."""
     blocks: list[Block] = []
     first_row = 0
     for text in texts:
-        rows = count_rows(text)
-        if rows:
+        found = find_records(text)
+        if found.rows:
             blocks.append(
-                Block(first_row=first_row, rows=rows, position=text.position, size_bytes=len(text.content))
+                Block(
+                    first_row=first_row,
+                    rows=found.rows,
+                    position=text.position,
+                    size_bytes=len(text.content),
+                    has_bad_records=found.has_bad,
+                )
             )
-        first_row += rows
+        first_row += found.rows
         if rows_wanted is not None and first_row >= rows_wanted:
             break
     return tuple(blocks)
@@ -128,32 +161,70 @@ def refuse_other_encodings(text: Text, ref: FileRef) -> None:
         ) from error
 
 
+def is_utf8(text: bytes) -> bool:
+    """Return whether bytes are text in UTF-8."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 class TextRows:
     """Reads row ranges of one open file of text; the block parsed last is kept.  Suits one thread."""
 
-    def __init__(self, ref: FileRef, parse: Callable[[bytes], pa.Table], *, rows_per_batch: int) -> None:
-        """Open a file; ``parse`` makes rows of the text of a block."""
+    def __init__(
+        self,
+        ref: FileRef,
+        parse: Callable[[bytes], pa.Table],
+        parse_bad: Callable[[bytes], Records],
+        *,
+        rows_per_batch: int,
+    ) -> None:
+        """Open a file.
+
+        Args:
+            ref: The file.
+            parse: Makes rows of the text of a block.
+            parse_bad: The same for a block in which there are bad records.
+            rows_per_batch: Rows that are given at once.
+        """
         self._text: _SeekableText | _PackedText = _PackedText(ref) if ref.is_packed else _SeekableText(ref)
         self._parse = parse
+        self._parse_bad = parse_bad
         self._rows_per_batch = rows_per_batch
         self._block: Block | None = None
-        self._table: pa.Table | None = None
+        self._records: Records | None = None
 
-    def read(self, block: Block, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+    def read(self, block: Block, start: int, stop: int) -> Iterator[pa.RecordBatch | Unreadable]:
         """Yield rows ``start`` to ``stop``, both counted from the block's first row."""
-        if self._table is None or self._block != block:
-            self._table = self._block = None
-            table = self._parse(self._text.read(block))
-            if table.num_rows != block.rows:
-                raise pa.ArrowInvalid(f"holds {table.num_rows} rows where there were {block.rows}")
-            self._table, self._block = table, block
-        rows = self._table.slice(start, stop - start)
-        yield from rows.to_batches(max_chunksize=self._rows_per_batch)
+        records = self._load(block)
+        marks = sorted(records.bad)
+        before = bisect_left(marks, start)
+        for number in marks[before : bisect_left(marks, stop)]:
+            yield from self._batches(records.table, start - before, number - before)
+            yield Unreadable(rows=1, problem=records.bad[number])
+            start, before = number + 1, before + 1
+        yield from self._batches(records.table, start - before, stop - before)
 
     def close(self) -> None:
         """Let go of the file."""
-        self._table = self._block = None
+        self._records = self._block = None
         self._text.close()
+
+    def _load(self, block: Block) -> Records:
+        if self._records is None or self._block != block:
+            self._records = self._block = None
+            text = self._text.read(block)
+            records = self._parse_bad(text) if block.has_bad_records else Records(table=self._parse(text))
+            if records.count != block.rows:
+                raise pa.ArrowInvalid(f"holds {records.count} rows where there were {block.rows}")
+            self._records, self._block = records, block
+        return self._records
+
+    def _batches(self, table: pa.Table, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+        if start < stop:
+            yield from table.slice(start, stop - start).to_batches(max_chunksize=self._rows_per_batch)
 
 
 class _SeekableText:

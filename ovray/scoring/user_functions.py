@@ -17,7 +17,8 @@ import numpy as np
 import ray.cloudpickle
 from numpy.typing import NDArray
 
-from ovray.errors import ConfigError, DataError
+from ovray.errors import ConfigError
+from ovray.scoring.bad_rows import BadRowError
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -52,21 +53,25 @@ class UserFunction:
             where: which rows they are, as messages show it.
 
         Raises:
-            DataError: the function failed, or gave something else than arrays of as many rows.
+            BadRowError: the function failed, or gave something else than arrays of as many rows.
         """
-        called = f"{where}: {self.option} {self.name}"
         try:
             made = function(batch)
             if not isinstance(made, Mapping):
                 raise TypeError(f"it gave {type(made).__name__}, not a dict of arrays by name")
             arrays = {str(name): np.asarray(values) for name, values in made.items()}
         except Exception as error:
-            raise DataError(f"{called} failed with {type(error).__name__}: {error}") from error
+            raise self.refusal(where, f"failed with {type(error).__name__}: {error}") from error
         for name, array in arrays.items():
             if array.ndim == 0 or len(array) != rows:
                 has = f"{len(array)} rows" if array.ndim else "a single value"
-                raise DataError(f"{called} gave {has} of {name!r} for {rows} rows")
+                raise self.refusal(where, f"gave {has} of {name!r} for {rows} rows")
         return arrays
+
+    def refusal(self, where: str, problem: str) -> BadRowError:
+        """Returns the error that says what the function did to which rows."""
+        problem = f"{self.option} {self.name} {problem}"
+        return BadRowError(f"{where}: {problem}", problem)
 
 
 def find_function(option: str, given: str | Function) -> UserFunction:

@@ -1,7 +1,7 @@
 """Serves requests in this process, with real OpenVINO and no Ray, for tests of what a replica does with them."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import openvino as ov
 from ovray.replica.envelope import Envelope, Reply, Request
 from ovray.replica.model import pack
 from ovray.replica.openvino_requests import OpenVINORequests
-from ovray.replica.request_engine import RequestEngine
+from ovray.replica.request_engine import Inferred, Lane, RequestEngine
 from ovray.replica.serving import RequestServer
 from ovray.replica.workload import Batching, Merging, RequestWorkload
 
@@ -41,6 +41,32 @@ def a_server(engine: RequestEngine, batching: Batching = ALONE) -> Iterator[Requ
 def serving(model: ov.Model, batching: Batching = ALONE, **properties: str) -> Iterator[RequestServer]:
     with a_server(an_engine(model, batching, **properties), batching) as server:
         yield server
+
+
+class HeldEngine:
+    """A real engine whose inferences begin only once ``let_go`` was called."""
+
+    def __init__(self, engine: OpenVINORequests) -> None:
+        self._engine = engine
+        self._gate = threading.Event()
+        self.lanes = [_HeldLane(lane, self._gate) for lane in engine.lanes]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def let_go(self) -> None:
+        self._gate.set()
+
+
+class _HeldLane:
+    def __init__(self, lane: Lane, gate: threading.Event) -> None:
+        self._lane = lane
+        self._gate = gate
+        self.blame = lane.blame
+
+    def infer(self, requests: Sequence[Request]) -> Inferred:
+        assert self._gate.wait(DEADLINE_S), "nobody let go"
+        return self._lane.infer(requests)
 
 
 def an_envelope(inputs: Sequence[Sequence[Any]], client: str = "a driver", first: int = 0) -> Envelope:
@@ -73,8 +99,18 @@ class Answers:
             return list(self._replies)
 
 
-def alone(model: ov.Model, tensors: Sequence[np.ndarray], **properties: str) -> list[np.ndarray]:
-    """What plain OpenVINO gives for one request."""
+def plain_openvino(model: ov.Model, **properties: str) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """Returns what answers one request as plain OpenVINO does."""
     compiled = ov.Core().compile_model(model, "CPU", {**F32, **properties})
-    results = compiled.create_infer_request().infer(list(tensors))
-    return [results[index].copy() for index in range(len(model.outputs))]
+    request = compiled.create_infer_request()
+
+    def infer(tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
+        results = request.infer(list(tensors))
+        return [results[index].copy() for index in range(len(model.outputs))]
+
+    return infer
+
+
+def alone(model: ov.Model, tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What plain OpenVINO gives for one request."""
+    return plain_openvino(model)(tensors)

@@ -48,7 +48,7 @@ def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     patch.setenv("OVRAY_LEASE_DIR", str(tmp_path_factory.mktemp("leases")))
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        plan = place(PlacementOptions(devices=f"CPU@{MY_CPUS[0]},CPU@{MY_CPUS[1]}"))
+        plan = place(PlacementOptions(devices=f"CPU@{MY_CPUS[0]},CPU@{MY_CPUS[1]}")).plan
         actors = [ReplicaActor.remote(spec, "a test", 10.0, this_process()) for spec in plan.replicas]
         workload = ray.put(_workload())
         started: list[Any] = [
@@ -114,7 +114,7 @@ from ovray.driver.session import ray_session
 from ovray.driver.transport import RayTransport
 from tests.integration.test_pinned_replicas import _workload
 with ray_session("local"):
-    (spec,) = place(PlacementOptions(devices=sys.argv[1])).replicas
+    (spec,) = place(PlacementOptions(devices=sys.argv[1])).plan.replicas
     inbox = queue.SimpleQueue()
     transport = RayTransport(inbox, owner="a pool", lease_timeout_s=10.0)
     transport.put(_workload(), None)

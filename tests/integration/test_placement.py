@@ -45,6 +45,6 @@ def test_cpus_that_become_free_in_time_are_taken() -> None:
     holder = a_holder_of_every_cpu()
     threading.Timer(2.0, ray.kill, [holder]).start()
 
-    plan = place(PlacementOptions(devices="CPU", lease_timeout_s=120.0))
+    plan = place(PlacementOptions(devices="CPU", lease_timeout_s=120.0)).plan
 
     assert [replica.device for replica in plan.replicas][:1] == ["CPU.0"]

@@ -167,9 +167,12 @@ def test_outputs_stay_as_they_are_through_later_inferences_and_can_be_written() 
 
 
 def test_no_inference_writes_into_an_array_of_an_earlier_request() -> None:
-    """What plain OpenVINO does on open shapes once an input was shared, see openvino_requests.py."""
+    """What plain OpenVINO does on open shapes once an input was shared, see openvino_requests.py.
+
+    Equal shapes follow each other: the second request would be written into what the first had shared.
+    """
     chance = np.random.default_rng(3)
-    inputs = [chance.random((rows, 4096), dtype=np.float32) for rows in (1, 3, 2, 3, 1, 2) * 5]
+    inputs = [chance.random((rows, 4096), dtype=np.float32) for rows in (2, 2, 3, 3, 1, 1, 2) * 5]
     before = [array.copy() for array in inputs]
 
     kept = []
@@ -219,20 +222,42 @@ def test_shapes_that_only_the_graph_refuses_are_the_inputs_fault() -> None:
         server.probe()
 
 
-def test_values_that_the_device_refuses_are_the_inputs_fault() -> None:
-    """The shapes are right: only a probe tells this from a device that is out of order."""
+def a_reshaping_model() -> ov.Model:
+    """``x`` f32[?] in the shape that ``target`` i64[2] says: only the values tell whether that can be."""
     x = ops.parameter(ov.PartialShape([-1]), ov.Type.f32)
     target = ops.parameter(ov.PartialShape([2]), ov.Type.i64)
-    model = ov.Model([ops.result(ops.reshape(x, target, special_zero=False))], [x, target], "reshaping")
+    return ov.Model([ops.result(ops.reshape(x, target, special_zero=False))], [x, target], "reshaping")
+
+
+def test_values_that_the_device_refuses_are_the_inputs_fault() -> None:
     good = (np.zeros(6, np.float32), np.array([2, 3]))
 
-    with serving(model) as server:
+    with serving(a_reshaping_model()) as server:
         outputs_of(server.ask(an_envelope([good]))[0])
         (reply,) = server.ask(an_envelope([(np.zeros(6, np.float32), np.array([4, 5]))]))
         (after,) = server.ask(an_envelope([good]))
+        server.probe()
 
-    assert reply.error is not None
+    assert isinstance(reply.error, DataError), reply.error
     assert outputs_of(after)[0].shape == (2, 3)
+
+
+def test_a_device_that_fails_at_every_inference_is_at_fault_itself() -> None:
+    """Nothing that this replica was asked for has ever gone well, and zeros do not, either."""
+    with serving(a_reshaping_model()) as server:
+        (reply,) = server.ask(an_envelope([(np.zeros(6, np.float32), np.array([4, 5]))]))
+        with pytest.raises(ReplicaError, match="probe failed"):
+            server.probe()
+
+    assert isinstance(reply.error, ReplicaError), reply.error
+
+
+@pytest.mark.parametrize("element", [3, None, "\ud800"], ids=["number", "nothing", "half a character"])
+def test_elements_that_are_no_text_are_the_inputs_fault(element: object) -> None:
+    with serving(an_echo_model()) as server:
+        (reply,) = server.ask(an_envelope([[np.array(["good", element], dtype=object)]]))
+
+    assert isinstance(reply.error, DataError), reply.error
 
 
 def test_envelopes_overlap_and_are_answered_one_request_at_a_time() -> None:

@@ -17,7 +17,7 @@ from ovray.devices.records import ReplicaSpec
 from ovray.driver.messages import Gone, Replied, Started, StartFailed
 from ovray.driver.transport import Inbox
 from ovray.errors import DataError, ReplicaError
-from ovray.replica.engine import EngineInfo
+from ovray.replica.engine import BatchVerdict, EngineInfo
 from ovray.replica.envelope import Envelope, Reply, Request
 from ovray.replica.workload import ReplicaReport
 
@@ -35,24 +35,31 @@ class AnsweringTransport:
         self.broken: set[ReplicaId] = set()
         #: Held back while set.
         self.hold = threading.Event()
+        #: Whatever holds this value ends the replica that gets it.
+        self.poison: float | None = None
+        #: What replicas say of themselves.
+        self.report = a_report()
         self.received: list[tuple[ReplicaId, Request]] = []
         self.cancelled: list[DispatchId] = []
+        #: Which start of a replica was the last, counted from 0.
+        self.lives: dict[ReplicaId, int] = {}
         self._mail: dict[ReplicaId, queue.SimpleQueue[Envelope | None]] = {}
 
-    def start(self, spec: ReplicaSpec, properties: Mapping[str, str]) -> None:
+    def start(self, spec: ReplicaSpec, properties: Mapping[str, str], life: int = 0) -> None:
+        self.lives[spec.id] = life
         if spec.id in self.refusing:
-            self.inbox.put(StartFailed(replica=spec.id, error=self.refusing[spec.id]))
+            self.inbox.put(StartFailed(replica=spec.id, error=self.refusing[spec.id], life=life))
             return
         self._mail[spec.id] = queue.SimpleQueue()
         threading.Thread(target=self._serve, args=(spec.id,), daemon=True).start()
-        self.inbox.put(Started(replica=spec.id, report=_report(nireq=2)))
+        self.inbox.put(Started(replica=spec.id, report=self.report, life=life))
 
     def send_requests(self, replica: ReplicaId, envelope: Envelope) -> None:
         self.received += [(replica, request) for request in envelope.requests]
         if replica in self._mail:
             self._mail[replica].put(envelope)
         else:
-            self.inbox.put(Gone(replica=replica, reason="is gone"))
+            self.inbox.put(Gone(replica=replica, reason="is gone", life=self.lives[replica]))
 
     def send(self, replica: ReplicaId, dispatch: DispatchId, job: int, piece: Any) -> None:
         raise AssertionError("requests only")
@@ -76,7 +83,7 @@ class AnsweringTransport:
     def kill(self, replica: ReplicaId) -> None:
         """Ends a replica with all that it holds, as the kernel would."""
         self.stop(replica)
-        self.inbox.put(Gone(replica=replica, reason="was killed"))
+        self.inbox.put(Gone(replica=replica, reason="was killed", life=self.lives[replica]))
 
     def _serve(self, replica: ReplicaId) -> None:
         mail = self._mail[replica]
@@ -84,7 +91,12 @@ class AnsweringTransport:
             while self.hold.is_set():
                 time.sleep(0.001)
             time.sleep(self.chance.random() * 0.001)
-            if replica in self._mail:
+            if any(
+                request.tensors[0].size and (request.tensors[0] == self.poison).any()
+                for request in envelope.requests
+            ):
+                self.kill(replica)
+            elif replica in self._mail:
                 replies = [self._reply(replica, request) for request in envelope.requests]
                 self.inbox.put(Replied(replica=replica, replies=replies))
 
@@ -100,20 +112,23 @@ class AnsweringTransport:
             error=error,
             queued_s=0.0,
             infer_s=0.0,
-            batch_rows=1,
+            batch_rows=len(request.tensors[0]),
         )
 
 
-def _report(nireq: int) -> ReplicaReport:
+def a_report(*, max_joined_rows: int = 1) -> ReplicaReport:
+    axes = (0,) if max_joined_rows > 1 else None
     engine = EngineInfo(
-        nireq=nireq,
+        nireq=2,
         batch_rows=1,
-        streams=nireq,
+        streams=2,
         threads=1,
         precision="f32",
         execution_devices=("CPU",),
         compile_s=0.0,
         first_inference_ms=1.0,
-        rate_rows_per_s=1000.0,
+        rate_rows_per_s=1000.0 * max_joined_rows,
+        max_joined_rows=max_joined_rows,
+        batch=BatchVerdict(reason="so the test says", input_axes=axes, output_axes=axes),
     )
     return ReplicaReport(pid=0, engine=engine, memory_policy=None, rss_mb=0.0)

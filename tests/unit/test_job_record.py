@@ -12,6 +12,7 @@ from openvino import opset13 as ops
 from ovray.replica.model import pack, reshape
 from ovray.scoring.fingerprint import fingerprint
 from ovray.scoring.job_record import InputStamp, JobRecord, describe_job, stamps_of
+from ovray.scoring.on_error import ErrorOptions
 from ovray.scoring.preparation import GraphSteps
 from ovray.scoring.reading import read_sample
 from ovray.scoring.reduction import ResultOptions
@@ -38,7 +39,7 @@ def a_linear_model(*, weight: float = 1.0, rows: int = -1) -> ov.Model:
 
 def describe(folder: Path, model: ov.Model, **options: object) -> JobRecord:
     data = a_data_set(folder / "a.parquet")
-    rows = plan_rows(model, data, read_sample(data), RowOptions(batch_size=2))
+    rows = plan_rows(model, data, read_sample(data, ErrorOptions()), RowOptions(batch_size=2))
     return describe_job(pack(model), stamps_of(data), rows, options)
 
 

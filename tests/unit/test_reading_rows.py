@@ -9,8 +9,9 @@ import pytest
 
 from ovray.errors import ConfigError, DataError
 from ovray.scoring import parquet, text_blocks
+from ovray.scoring.on_error import ErrorOptions
 from ovray.scoring.reading import RowReader, read_sample
-from ovray.scoring.records import Block
+from ovray.scoring.records import Block, Rows, Unreadable
 from tests.data_builders import (
     a_data_set,
     a_parquet_file,
@@ -63,7 +64,8 @@ def test_batches_are_bounded_and_know_their_rows(tmp_path: Path, name: str) -> N
         a_parquet_file(path, table, rows_per_group=40)
     data = a_data_set(path)
 
-    read = list(RowReader(data.schema, rows_per_batch=16).read(data.slices(30, 95)))
+    reader = RowReader(data.schema, rows_per_batch=16)
+    read = [rows for rows in reader.read(data.slices(30, 95)) if isinstance(rows, Rows)]
 
     assert max(rows.batch.num_rows for rows in read) <= 16
     assert read[0].name_row(2) == f"{path}, row 32 (the first is 0)"
@@ -148,18 +150,22 @@ def test_damage_inside_a_file_names_its_rows_and_leaves_the_reader_usable(tmp_pa
     data = a_data_set(bad, good)
     reader = RowReader(data.schema, rows_per_batch=100)
 
-    with pytest.raises(DataError, match=r"rows 0 to 100 of '.*bad\.parquet' cannot be read: "):
-        list(reader.read(data.slices(0, 100)))
+    (lost,) = reader.read(data.slices(0, 100))
 
-    assert sum(rows.batch.num_rows for rows in reader.read(data.slices(100, 200))) == 100
-    with pytest.raises(ConfigError, match=r"bad\.parquet' cannot be read"):
-        read_sample(data)
+    assert isinstance(lost, Unreadable)
+    assert lost.rows == 100
+    assert lost.problem.startswith("cannot be read: ")
+    (rest,) = reader.read(data.slices(100, 200))
+    assert isinstance(rest, Rows)
+    assert rest.batch.num_rows == 100
+    with pytest.raises(ConfigError, match=r"bad\.parquet, rows 0 to .*: cannot be read"):
+        read_sample(data, ErrorOptions())
 
 
 def test_a_sample_is_the_first_rows(tmp_path: Path) -> None:
     data = a_data_set(a_parquet_file(tmp_path / "a.parquet", pa.table({"n": range(100)})), limit=3)
 
-    assert read_sample(data).to_pydict() == {"n": [0, 1, 2]}
+    assert read_sample(data, ErrorOptions()).to_pydict() == {"n": [0, 1, 2]}
 
 
 @pytest.mark.parametrize("name", ["a.arrow", "a.npz"])

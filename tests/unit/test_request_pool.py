@@ -16,7 +16,7 @@ from ovray.core.scheduler import Scheduler
 from ovray.devices.records import ReplicaSpec
 from ovray.driver.arena import ProcessStorage
 from ovray.driver.calls import Ended
-from ovray.driver.lifecycle import ReplicaStart
+from ovray.driver.messages import ReplicaStart
 from ovray.driver.pool import Carriage, RequestPool
 from ovray.driver.room import Room
 from ovray.driver.transport import Inbox
@@ -26,7 +26,7 @@ from tests.unit.answering_transport import AnsweringTransport
 WAIT_S = 60.0
 
 
-def _starts(count: int) -> list[ReplicaStart]:
+def some_starts(count: int) -> list[ReplicaStart]:
     specs = [
         ReplicaSpec(
             id=ReplicaId(f"h/CPU.0#{index}"),
@@ -53,7 +53,7 @@ def _pool(seed: int = 0, max_requests: int = 1000) -> tuple[RequestPool, Answeri
 @contextmanager
 def _serving(replicas: int, **options: int) -> Iterator[tuple[RequestPool, AnsweringTransport]]:
     pool, transport = _pool(**options)
-    pool.start(_starts(replicas))
+    pool.start(some_starts(replicas))
     try:
         yield pool, transport
     finally:
@@ -143,10 +143,11 @@ def test_when_no_replica_is_left_every_request_ends_and_the_next_is_refused() ->
         transport.hold.set()
         for _ in range(3):
             pool.submit([np.array([1.0])], ended=ends)
+        transport.refusing[ReplicaId("h/CPU.0#0")] = CompileError("the device is gone")
         transport.kill(ReplicaId("h/CPU.0#0"))
 
         for _ in range(3):
-            assert "was killed" in str(ends.next().error)
+            assert "the device is gone" in str(ends.next().error)
         with pytest.raises(ReplicaError, match="no replica is left"):
             pool.submit([np.array([1.0])], ended=ends)
         _until(lambda: transport.is_closed)
@@ -252,7 +253,7 @@ def test_a_pool_serves_although_one_of_its_replicas_cannot_start() -> None:
     pool, transport = _pool()
     transport.refusing[ReplicaId("h/CPU.0#0")] = CompileError("unsupported operation")
 
-    pool.start(_starts(2))
+    pool.start(some_starts(2))
 
     assert str(pool.snapshot().failures[ReplicaId("h/CPU.0#0")]) == "unsupported operation"
     pool.close()
@@ -264,7 +265,7 @@ def test_a_model_that_compiles_nowhere_is_refused_with_every_reason() -> None:
         transport.refusing[ReplicaId(f"h/CPU.0#{index}")] = CompileError(f"reason {index}")
 
     with pytest.raises(ConfigError, match=r"reason 0; h/CPU.0#1: reason 1"):
-        pool.start(_starts(2))
+        pool.start(some_starts(2))
 
 
 def test_a_forked_child_is_told_that_the_replicas_answer_only_its_parent() -> None:

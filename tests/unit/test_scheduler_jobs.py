@@ -1,17 +1,30 @@
 import pytest
 
-from ovray.core.commands import CancelDispatch, CommitChunk, FailJob, FinishJob, ReleaseReplica, WakeAt
+from ovray.core.commands import (
+    CancelDispatch,
+    Command,
+    CommitChunk,
+    FailJob,
+    FinishJob,
+    ReleaseReplica,
+    SendChunk,
+    WakeAt,
+)
 from ovray.core.events import (
     Completed,
+    Event,
     Failed,
     FailureCause,
     JobCancelled,
     JobSubmitted,
+    Poison,
     ReplicaDraining,
     ReplicaLost,
     TimerFired,
 )
 from ovray.core.ids import DispatchId, ReplicaId
+from ovray.core.scheduler import Scheduler
+from ovray.core.settings import SchedulerSettings
 from ovray.errors import InvariantError
 from tests.unit.scheduling import JOB, a_job, a_ready_replica, a_scheduler, chunks, only
 
@@ -51,8 +64,12 @@ def test_rows_done_by_an_earlier_run_are_left_out() -> None:
     assert [(sent.start, sent.stop) for sent in chunks(commands)] == [(5, 10), (20, 25)]
 
 
+#: Rows that came back are sent again as they were.
+IN_ONE_PART = SchedulerSettings(parts_of_suspects=1)
+
+
 def test_rows_of_a_lost_replica_go_to_another() -> None:
-    scheduler = a_scheduler(a_ready_replica("a"))
+    scheduler = a_scheduler(a_ready_replica("a"), settings=IN_ONE_PART)
     [sent] = chunks(scheduler.handle(a_job(4, min_chunk_rows=4, max_backups=0), 0.0))
     scheduler.handle(a_ready_replica("b"), 1.0)
 
@@ -73,7 +90,7 @@ def test_late_result_of_a_lost_replica_is_dropped() -> None:
 
 
 def test_a_job_waits_without_a_live_replica_and_goes_on_when_one_is_back() -> None:
-    scheduler = a_scheduler(a_ready_replica("a"))
+    scheduler = a_scheduler(a_ready_replica("a"), settings=IN_ONE_PART)
     scheduler.handle(a_job(4, min_chunk_rows=4), 0.0)
     scheduler.handle(ReplicaLost(replica=A, reason="killed"), 1.0)
     assert not scheduler.snapshot().has_live_replica
@@ -84,7 +101,7 @@ def test_a_job_waits_without_a_live_replica_and_goes_on_when_one_is_back() -> No
 
 
 def test_rows_that_were_held_by_three_replicas_when_they_died_are_poison() -> None:
-    scheduler = a_scheduler(a_ready_replica("a"))
+    scheduler = a_scheduler(a_ready_replica("a"), settings=IN_ONE_PART)
     scheduler.handle(a_job(4, min_chunk_rows=4, max_backups=0), 0.0)
     for name in "bcd":
         scheduler.handle(a_ready_replica(name), 0.0)
@@ -98,6 +115,66 @@ def test_rows_that_were_held_by_three_replicas_when_they_died_are_poison() -> No
         "3 replicas died while they held these rows, the last one: exit code 139; "
         "given up as poison; look at these rows or raise max_replicas_killed"
     )
+
+
+def _dying_of(poison: frozenset[int], scheduler: Scheduler, job: JobSubmitted) -> tuple[list[Command], int]:
+    """Play a job whose replicas die, one by one, of certain rows and come back; return all commands and deaths."""
+    commands = scheduler.handle(job, 0.0)
+    waiting, said, deaths, now_s = list(commands), list(commands), 0, 0.0
+    while waiting:
+        sent = waiting.pop(0)
+        now_s += 1.0
+        if isinstance(sent, WakeAt):
+            answer: Event = TimerFired()
+        elif not isinstance(sent, SendChunk):
+            continue
+        elif sent.verdict is None and poison & set(range(sent.start, sent.stop)):
+            deaths += 1
+            answer = ReplicaLost(replica=sent.replica, reason="killed")
+            waiting = [other for other in waiting if getattr(other, "replica", None) != sent.replica]
+        else:
+            answer = Completed(replica=sent.replica, dispatch=sent.dispatch)
+        news = scheduler.handle(answer, now_s)
+        if isinstance(answer, ReplicaLost):
+            news += scheduler.handle(a_ready_replica(answer.replica, chunk_window=2), now_s)
+        scheduler.check_invariants()
+        waiting += news
+        said += news
+    return said, deaths
+
+
+def test_a_row_that_kills_is_found_and_named_before_a_fourth_replica_dies() -> None:
+    scheduler = a_scheduler(a_ready_replica("a", chunk_window=2), a_ready_replica("b", chunk_window=2))
+
+    said, deaths = _dying_of(frozenset({700}), scheduler, a_job(1000, min_chunk_rows=256, max_chunk_rows=256))
+
+    [failure] = only(FailJob, said)
+    assert (failure.start, failure.stop) == (700, 701)
+    assert deaths == 3
+
+
+def test_rows_that_kill_are_put_aside_and_all_others_are_run() -> None:
+    scheduler = a_scheduler(a_ready_replica("a", chunk_window=2), a_ready_replica("b", chunk_window=2))
+    job = a_job(1000, min_chunk_rows=256, max_chunk_rows=256, poison=Poison.PUT_ASIDE)
+
+    said, deaths = _dying_of(frozenset({0, 699, 700}), scheduler, job)
+
+    assert only(FailJob, said) == []
+    put_aside = {(sent.start, sent.stop): sent.verdict for sent in chunks(said) if sent.verdict is not None}
+    assert sorted(put_aside) == [(0, 1), (699, 700), (700, 701)]
+    assert "replicas died while they held these rows, the last one: killed" in str(put_aside[700, 701])
+    committed = [row for commit in only(CommitChunk, said) for row in range(commit.start, commit.stop)]
+    assert sorted(committed) == list(range(1000))
+    assert deaths <= 9
+
+
+def test_rows_that_were_beside_those_that_kill_are_never_blamed() -> None:
+    # given: one replica, so that whatever is left waits beside the poison
+    scheduler = a_scheduler(a_ready_replica("a", chunk_window=2))
+
+    said, _ = _dying_of(frozenset({3}), scheduler, a_job(8, min_chunk_rows=4, poison=Poison.PUT_ASIDE))
+
+    assert {(sent.start, sent.stop) for sent in chunks(said) if sent.verdict is not None} == {(3, 4)}
 
 
 def test_a_chunk_that_failed_on_a_device_is_tried_on_another() -> None:
@@ -121,7 +198,8 @@ def test_a_chunk_that_fails_on_the_only_replica_is_given_up_after_three_tries() 
         commands = scheduler.handle(failure, 1.0)
 
     [failed] = only(FailJob, commands)
-    assert failed == FailJob(job=JOB, message="out of memory; given up after 3 tries", start=0, stop=4)
+    message = "out of memory; given up after 3 tries"
+    assert failed == FailJob(job=JOB, message=message, start=0, stop=4, cause=FailureCause.DEVICE)
 
 
 def test_a_failure_of_the_input_fails_the_job_and_cancels_its_other_chunks() -> None:
@@ -133,7 +211,13 @@ def test_a_failure_of_the_input_fails_the_job_and_cancels_its_other_chunks() -> 
 
     assert commands == [
         CancelDispatch(replica=B, dispatch=sent[B].dispatch),
-        FailJob(job=JOB, message="row 3 is no picture", start=sent[A].start, stop=sent[A].stop),
+        FailJob(
+            job=JOB,
+            message="row 3 is no picture",
+            start=sent[A].start,
+            stop=sent[A].stop,
+            cause=FailureCause.INPUT,
+        ),
     ]
 
 

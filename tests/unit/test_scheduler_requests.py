@@ -216,6 +216,42 @@ def test_a_request_that_three_replicas_died_of_is_poison() -> None:
     ]
 
 
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_requests_that_were_beside_poison_are_never_blamed(replicas: int) -> None:
+    # given: replicas that hold eight requests each, die of request 5, and come back
+    names = "abc"[:replicas]
+    scheduler = a_scheduler(*(a_ready_replica(name, request_window=8) for name in names))
+    commands = handle_all(scheduler, [a_request(number) for number in range(60)], 0.0)
+    held: dict[str, dict[DispatchId, RequestId]] = {name: {} for name in names}
+    ended: list[RequestId] = []
+    deaths, now_s = 0, 0.0
+
+    # when: one thing after the other
+    while len(ended) < 60:
+        for sent in only(SendEnvelope, commands):
+            held[sent.replica] |= dict(sent.requests)
+        ended += [answer.request for answer in [*only(DeliverResult, commands), *only(DeliverError, commands)]]
+        now_s += 0.1
+        name = next((name for name in names if RequestId(5) in held[name].values()), None)
+        if name is not None:
+            deaths += 1
+            held[name].clear()
+            killed = ReplicaLost(replica=ReplicaId(name), reason="signal 11")
+            commands = handle_all(scheduler, [killed, a_ready_replica(name, request_window=8)], now_s)
+        elif any(held.values()):
+            name = next(name for name in names if held[name])
+            dispatch = next(iter(held[name]))
+            del held[name][dispatch]
+            commands = handle_all(scheduler, [Completed(replica=ReplicaId(name), dispatch=dispatch)], now_s)
+        else:
+            commands = handle_all(scheduler, [TimerFired()], now_s)
+
+    # then
+    assert sorted(ended) == list(range(60))
+    assert deaths == 3
+    assert scheduler.snapshot().counters["poisoned"] == 1
+
+
 def test_a_replica_that_keeps_failing_is_evicted_probed_later_and_later_and_readmitted() -> None:
     scheduler = a_scheduler(a_ready_replica("a"), settings=SchedulerSettings(evict_after_failures=1, max_tries=9))
     scheduler.handle(a_request(1), 0.0)

@@ -11,7 +11,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from ovray.errors import ConfigError, DataError, InvariantError
-from ovray.scoring import done_rows, fence, file_locks, notes, parts, taking_up
+from ovray.scoring import error_files, fence, file_locks, notes, parts, taking_up
 from ovray.scoring.done_rows import Range
 from ovray.scoring.fence import FENCE_NAME
 from ovray.scoring.folder_lock import LOCK_NAME, open_folder
@@ -253,7 +253,7 @@ def test_a_replica_that_was_given_up_and_yet_lives_adds_nothing_after_the_end(tm
 def test_an_object_store_is_taken_up_and_carried_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A file system that is not that of a disk is taken for an object store: no locks, no renames.
     store = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
-    for room in (parts, notes, done_rows, fence, file_locks):
+    for room in (parts, notes, error_files, fence, file_locks):
         monkeypatch.setattr(room, "resolve", lambda _: (store, "bucket"))
     bucket = tmp_path / "bucket"
     bucket.mkdir()

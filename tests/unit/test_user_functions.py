@@ -11,9 +11,12 @@ import pyarrow as pa
 import pytest
 
 from ovray.errors import ConfigError, DataError
+from ovray.scoring.bad_rows import BadRows, Stage, StageRows
 from ovray.scoring.feeding import FunctionFeeder, FunctionPreparation, as_array, bind_arrays, columns_for_function
 from ovray.scoring.finishing import plan_finish
+from ovray.scoring.on_error import ErrorOptions
 from ovray.scoring.outputs import output_columns
+from ovray.scoring.records import FileRef, Format, Slice
 from ovray.scoring.user_functions import UserFunction, find_function
 from tests.data_builders import a_model, a_port, some_rows
 from tests.unit.test_shaping_outputs import BATCHED
@@ -164,10 +167,8 @@ class TestBindingArrays:
         preparation = FunctionPreparation(function=of_python(lambda batch: {"x": later}), columns=("a",))
         rows = some_rows({"a": pa.array([1, 2])}, first_row=7)
 
-        feed = FunctionFeeder(preparation).feed(rows)
-
         with pytest.raises(DataError, match=re.escape(message)) as caught:
-            feed.fill(binding, 0, np.zeros((2, 4), np.float32))
+            FunctionFeeder(preparation, [binding]).feed(rows)
         assert "rows.parquet, rows 7 to 9" in str(caught.value)
 
 
@@ -178,7 +179,15 @@ class TestFinishing:
         takes = output_columns(self.PORTS, BATCHED)
         plan, made = plan_finish(of_python(function), self.PORTS, takes, has_batch=True, batch_rows=2)
         columns = output_columns(made, BATCHED)
-        arrays = plan.finish(function, [outputs], columns, "a.csv, rows 0 to 5")
+        where = Slice(
+            ref=FileRef(name="a.csv", location="/a.csv", format=Format.CSV),
+            start=0,
+            stop=5,
+            blocks=(),
+            size_bytes=1,
+        )
+        bad = BadRows((0, len(outputs)), [where], ErrorOptions())
+        arrays = plan.finish(function, [outputs], columns, StageRows(bad, Stage.FINISH, int))
         return [array.to_pylist() for array in arrays]
 
     def test_a_function_s_arrays_become_columns_a_few_rows_at_a_time(self) -> None:
@@ -212,13 +221,13 @@ class TestFinishing:
         [
             (lambda y: {str(y[0, 0]): y}, "gave 1.0; of zeros it gave 0.0"),
             (lambda y: {"a": y if y.any() else y.astype(int)}, "gave float32 for 'a'"),
-            (lambda y: {"a": y[:, : 1 + int(y[0, 0])]}, "output 'a' holds 4 values for 2 rows"),
+            (lambda y: {"a": y[:, : 1 + int(y[0, 0])]}, "output 'a' holds 2 values for 1 rows"),
         ],
     )
     def test_results_that_differ_from_those_of_zeros_are_an_error(self, function: Any, message: str) -> None:
         with pytest.raises(DataError, match=re.escape(message)) as caught:
             self.finish(lambda batch: function(batch["y"]), np.ones((2, 3), np.float32))
-        assert "a.csv, rows 0 to 5" in str(caught.value)
+        assert "a.csv, row 0 (the first is 0): --preprocess" in str(caught.value)
 
     def test_outputs_of_open_length_are_refused(self) -> None:
         ports = (a_port("y", (None, None)),)

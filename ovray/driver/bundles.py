@@ -1,0 +1,224 @@
+"""Joins requests that are too small to be scheduled one by one, and takes their results apart again.
+
+May not enter: threads, clocks, scheduling, transport.  A bundle is to all others one request with many rows.
+
+A request of ten microseconds costs the driver more in scheduling and messages than the device in arithmetic.  So
+requests that wait together and whose rows do not look at each other are joined, to bundles that take a replica
+about a millisecond; requests that come singly, or take longer, are left as they are.  What goes wrong with a
+bundle is tried again with each of its requests alone, so that one of them does not speak for the others.
+
+Measured on two cores that others used, too, with a perceptron of 64 inputs and one row a request: 47 us of the
+driver and 42 us of the replica a request before, 20 us and 5 us after.
+"""
+
+import itertools
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovray.core.events import RequestSubmitted
+from ovray.core.ids import ReplicaId, RequestId
+from ovray.core.ledger import ReplicaState
+from ovray.core.snapshot import Snapshot
+from ovray.driver.calls import Call, Ended
+from ovray.errors import DataError, ReplicaError
+from ovray.replica.workload import ReplicaReport
+
+#: What a bundle should take on the slowest replica: a late bundle holds up the others by no more than this.
+BUNDLE_S = 0.001
+
+#: Bytes of a bundle's inputs: copying more would cost what bundling saves.
+BUNDLE_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleRule:
+    """Says which requests may be joined."""
+
+    #: The dimension of each input, and of each output, that counts the rows.
+    input_axes: tuple[int, ...]
+    output_axes: tuple[int, ...]
+    #: Rows of one bundle at the most.
+    max_rows: int
+
+
+def bundle_rule(snapshot: Snapshot, reports: Mapping[ReplicaId, ReplicaReport]) -> BundleRule | None:
+    """Makes the rule that suits every replica that is there; ``None`` where requests are not to be joined."""
+    serving = [standing for standing in snapshot.replicas if standing.state is not ReplicaState.LOST]
+    engines = [reports[standing.id].engine for standing in serving if standing.id in reports]
+    verdicts = {(engine.batch.input_axes, engine.batch.output_axes) for engine in engines if engine.batch}
+    if len(engines) < len(serving) or len(verdicts) != 1 or any(engine.batch is None for engine in engines):
+        return None
+    ((input_axes, output_axes),) = verdicts
+    rows_in_time = min((standing.rows_per_s or 0.0) for standing in serving) * BUNDLE_S
+    max_rows = min(int(rows_in_time), *(engine.max_joined_rows for engine in engines))
+    if input_axes is None or output_axes is None or max_rows < 2:
+        return None
+    return BundleRule(input_axes=input_axes, output_axes=output_axes, max_rows=max_rows)
+
+
+@dataclass(slots=True, eq=False)
+class _Bundle:
+    rule: BundleRule
+    members: list[Call]
+    rows: list[int]
+    submitted_s: float
+
+
+class Bundles:
+    """Owns the bundles that are under way."""
+
+    def __init__(self, submit_alone: Callable[[Call], None], max_kills: int) -> None:
+        """Has no rule yet, and so joins nothing.
+
+        Args:
+            submit_alone: takes a request that was in a bundle and is to be tried on its own.
+            max_kills: replicas that may die of one piece of work.
+        """
+        #: ``None`` joins nothing.
+        self.rule: BundleRule | None = None
+        self._submit_alone = submit_alone
+        self._max_kills = max_kills
+        self._bundle_of: dict[RequestId, _Bundle] = {}
+        # Below zero, so that they are nobody else's.
+        self._ids = itertools.count(-1, -1)
+
+    def form(self, calls: Sequence[Call]) -> list[Call]:
+        """Joins those that may be; returns what is to be scheduled."""
+        if self.rule is None or len(calls) < 2:
+            return list(calls)
+        formed: list[Call] = []
+        alike: dict[Hashable, list[tuple[Call, int]]] = {}
+        for call in calls:
+            rows = _rows(call, self.rule)
+            if rows is None:
+                formed.append(call)
+            else:
+                alike.setdefault(_key(call, self.rule), []).append((call, rows))
+        for group in alike.values():
+            formed += self._join(group, self.rule)
+        return formed
+
+    def cancel(self, request: RequestId) -> bool:
+        """Ends a request that is in a bundle; says whether it was in one."""
+        bundle = self._bundle_of.pop(request, None)
+        if bundle is None:
+            return False
+        member = next(member for member in bundle.members if member.asked.request == request)
+        member.ended(_not_inferred(ReplicaError("cancelled by its caller")))
+        return True
+
+    def _join(self, group: Sequence[tuple[Call, int]], rule: BundleRule) -> Iterable[Call]:
+        at = 0
+        while at < len(group):
+            members, rows = [group[at][0]], [group[at][1]]
+            size_bytes = _size_bytes(members[0])
+            # Sizes that are powers of two: a device that prepares itself for each shape has few to prepare for.
+            limit = min(rule.max_rows, 1 << (sum(rows for _, rows in group[at:]).bit_length() - 1))
+            limit = min(limit, max(1, rows[0] * BUNDLE_BYTES // max(1, size_bytes)))
+            at += 1
+            while at < len(group) and sum(rows) + group[at][1] <= limit:
+                members.append(group[at][0])
+                rows.append(group[at][1])
+                at += 1
+            yield members[0] if len(members) == 1 else self._bundle(_Bundle(rule, members, rows, 0.0))
+
+    def _bundle(self, bundle: _Bundle) -> Call:
+        first = bundle.members[0]
+        bundle.submitted_s = first.submitted_s
+        for member in bundle.members:
+            self._bundle_of[member.asked.request] = bundle
+        columns = zip(*(member.tensors for member in bundle.members), strict=True)
+        return Call(
+            asked=RequestSubmitted(
+                request=RequestId(next(self._ids)),
+                rows=sum(bundle.rows),
+                priority=first.asked.priority,
+                # The first replica that dies of it ends it, and its requests are tried one by one.
+                kills=self._max_kills,
+            ),
+            tensors=tuple(
+                np.concatenate(tensors, axis=axis)
+                for tensors, axis in zip(columns, bundle.rule.input_axes, strict=True)
+            ),
+            ended=lambda how: self._end(bundle, how),
+            submitted_s=first.submitted_s,
+        )
+
+    def _end(self, bundle: _Bundle, how: Ended) -> None:
+        outputs = None if how.outputs is None else _split(how.outputs, bundle)
+        for number, member in enumerate(bundle.members):
+            if self._bundle_of.pop(member.asked.request, None) is None:
+                continue  # cancelled meanwhile
+            if outputs is None:
+                kills = 0 if isinstance(how.error, DataError) else 1
+                self._submit_alone(replace(member, asked=replace(member.asked, kills=kills), may_be_joined=False))
+                continue
+            earlier_s = bundle.submitted_s - member.submitted_s
+            member.ended(
+                Ended(
+                    outputs=outputs[number],
+                    error=None,
+                    replica=how.replica,
+                    total_s=how.total_s + earlier_s,
+                    queued_s=how.queued_s + earlier_s,
+                    replica_queued_s=how.replica_queued_s,
+                    infer_s=how.infer_s,
+                    batch_rows=how.batch_rows,
+                )
+            )
+
+
+def _rows(call: Call, rule: BundleRule) -> int | None:
+    """Counts the rows of a request; ``None`` for one that stays alone."""
+    asked = call.asked
+    if not call.may_be_joined or asked.pinned_to is not None or asked.deadline_s != float("inf"):
+        return None
+    rows = None
+    for tensor, axis in zip(call.tensors, rule.input_axes, strict=True):
+        if tensor.ndim <= axis or tensor.dtype.hasobject or (rows is not None and tensor.shape[axis] != rows):
+            return None
+        rows = tensor.shape[axis]
+    return rows or None
+
+
+def _key(call: Call, rule: BundleRule) -> Hashable:
+    return (
+        call.asked.priority,
+        *(
+            (tensor.dtype.num, tensor.shape[:axis], tensor.shape[axis + 1 :])
+            for tensor, axis in zip(call.tensors, rule.input_axes, strict=True)
+        ),
+    )
+
+
+def _size_bytes(call: Call) -> int:
+    return sum(tensor.nbytes for tensor in call.tensors)
+
+
+def _split(outputs: Sequence[NDArray[Any]], bundle: _Bundle) -> list[tuple[NDArray[Any], ...]]:
+    """Copies the rows of each request out of the outputs: who keeps one must not keep them all."""
+    columns = []
+    for output, axis in zip(outputs, bundle.rule.output_axes, strict=True):
+        before, column, at = (slice(None),) * axis, [], 0
+        for rows in bundle.rows:
+            column.append(output[(*before, slice(at, at + rows))].copy())
+            at += rows
+        columns.append(column)
+    return list(zip(*columns, strict=True))
+
+
+def _not_inferred(error: Exception) -> Ended:
+    return Ended(
+        outputs=None,
+        error=error,
+        replica=None,
+        total_s=0.0,
+        queued_s=0.0,
+        replica_queued_s=0.0,
+        infer_s=0.0,
+        batch_rows=0,
+    )

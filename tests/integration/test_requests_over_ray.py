@@ -1,0 +1,217 @@
+"""Requests from threads of this process through real replicas, over sockets and over Ray, and replicas killed."""
+
+import os
+import random
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+from numpy.typing import NDArray
+
+from ovray.driver.arena import Arena
+from ovray.driver.calls import Ended
+from ovray.driver.local_link import Doorway
+from ovray.driver.mailbox import Mailbox
+from ovray.driver.opening import Carriers, PoolOptions, open_pool
+from ovray.driver.placement import PlacementOptions
+from ovray.driver.pool import RequestPool
+from ovray.driver.session import held_session
+from ovray.errors import DataError, ReplicaError
+from tests.integration.models import a_perceptron
+
+WAIT_S = 120.0
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray() -> Iterator[None]:
+    held_session.take("local")
+    yield
+    held_session.let_go()
+
+
+@contextmanager
+def _serving(carriers: Carriers, devices: str) -> Iterator[RequestPool]:
+    options = PoolOptions(
+        placement=PlacementOptions.parse(
+            devices=devices, hint="THROUGHPUT", precision="f32", share_cores=True, lease_timeout_s=30.0
+        ),
+        carriers=carriers,
+    )
+    pool = open_pool(a_perceptron(), options).pool
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def _until(condition: Callable[[], object]) -> None:
+    end_s = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.005)
+
+
+class _Asked:
+    """One request and how it ended."""
+
+    def __init__(self, pool: RequestPool, tensor: NDArray[np.float32]) -> None:
+        self.tensor = tensor.copy()
+        self.ends: list[Ended] = []
+        pool.submit([tensor], ended=self.ends.append, rows=len(tensor))
+        tensor[:] = np.nan  # the bytes were taken
+
+
+def _ask(pool: RequestPool, seed: int, count: int, into: list[_Asked]) -> None:
+    chance = np.random.default_rng(seed)
+    for _ in range(count):
+        rows = int(chance.integers(1, 4))
+        into.append(_Asked(pool, chance.standard_normal((rows, 32), dtype=np.float32)))
+
+
+def _check(asked: list[_Asked]) -> None:
+    compiled = ov.Core().compile_model(a_perceptron(), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for one in asked:
+        (ended,) = one.ends
+        assert ended.error is None, ended.error
+        assert ended.outputs is not None
+        np.testing.assert_allclose(ended.outputs[0], compiled(one.tensor)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("carriers", list(Carriers))
+def test_every_request_gets_its_own_result_although_a_replica_is_killed(carriers: Carriers) -> None:
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    asked: list[list[_Asked]] = [[] for _ in range(4)]
+    with _serving(carriers, "CPU,CPU") as pool:
+        _until(lambda: len(pool.snapshot().scheduler.replicas) == 2)
+        threads = [
+            threading.Thread(target=_ask, args=(pool, seed + number, 500, into))
+            for number, into in enumerate(asked)
+        ]
+        for thread in threads:
+            thread.start()
+        victim = _one_that_holds_work(pool)
+        for thread in threads:
+            thread.join(WAIT_S)
+        assert pool.drain(WAIT_S)
+        failures = pool.snapshot().failures
+
+    assert victim in failures
+    _check([one for into in asked for one in into])
+
+
+def _one_that_holds_work(pool: RequestPool) -> str:
+    """Stops a replica that has work, makes sure that it still has some, kills it, and says which it was."""
+    while True:
+        _until(lambda: any(replica.requests_outstanding for replica in pool.snapshot().scheduler.replicas))
+        snapshot = pool.snapshot()
+        busiest = max(snapshot.scheduler.replicas, key=lambda replica: replica.requests_outstanding)
+        process = snapshot.reports[busiest.id].pid
+        os.kill(process, 19)
+        holds = [r.requests_outstanding for r in pool.snapshot().scheduler.replicas if r.id == busiest.id]
+        if holds[0]:
+            os.kill(process, 9)
+            return str(busiest.id)
+        os.kill(process, 18)
+
+
+@pytest.mark.parametrize("carriers", list(Carriers))
+def test_large_tensors_arrive_and_their_memory_is_used_again(carriers: Carriers) -> None:
+    asked: list[_Asked] = []
+    with _serving(carriers, "CPU") as pool:
+        for _ in range(30):
+            tensor = np.random.default_rng(7).standard_normal((2000, 32), dtype=np.float32)
+            asked.append(_Asked(pool, tensor))
+            assert pool.drain(WAIT_S)
+
+    _check(asked)
+
+
+@pytest.mark.parametrize("carriers", list(Carriers))
+def test_an_input_that_the_graph_refuses_harms_nobody(carriers: Carriers) -> None:
+    ends: list[Ended] = []
+    with _serving(carriers, "CPU") as pool:
+        pool.submit([np.zeros((1, 31), np.float32)], ended=ends.append)
+        assert pool.drain(WAIT_S)
+        asked = [_Asked(pool, np.ones((1, 32), np.float32))]
+        assert pool.drain(WAIT_S)
+
+    assert isinstance(ends[0].error, DataError)
+    _check(asked)
+
+
+def test_the_sockets_leave_nothing_behind_and_are_used() -> None:
+    before = _socket_folders()
+
+    with _serving(Carriers.SOCKET, "CPU") as pool:
+        _until(lambda: not _socket_folders() - before)
+        process = next(iter(pool.snapshot().reports.values())).pid
+        _until(lambda: any("memfd:ovray-arena" in line for line in _maps(process)))
+
+    assert not _socket_folders() - before
+
+
+def _socket_folders() -> set[str]:
+    return {path.name for path in Path("/tmp").glob(f"ovray-{os.getpid()}-*")}
+
+
+def _maps(process: int) -> list[str]:
+    return Path(f"/proc/{process}/maps").read_text().splitlines()
+
+
+def test_only_its_user_can_reach_the_socket() -> None:
+    mailbox, connected = Mailbox(), []
+    doorway = Doorway(mailbox, connected.append)
+    try:
+        folder = Path(doorway.path).parent
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert stat.S_IMODE(Path(doorway.path).stat().st_mode) == 0o600
+        if os.getuid() == 0:
+            # Even a folder that lets everybody in, and a socket that anybody may write, keep a stranger out.
+            folder.chmod(0o755)
+            Path(doorway.path).chmod(0o666)
+            stranger = os.fork()
+            if stranger == 0:
+                _connect_as_nobody(doorway.path)
+            os.waitpid(stranger, 0)
+            mailbox.get_all(1.0)
+    finally:
+        doorway.close()
+
+    assert connected == []
+
+
+def _connect_as_nobody(path: str) -> None:
+    try:
+        os.setuid(65534)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knocking:
+            knocking.settimeout(5)
+            knocking.connect(path)
+    finally:
+        os._exit(0)
+
+
+def test_a_pool_that_is_closed_leaves_no_replica_and_no_lease() -> None:
+    with _serving(Carriers.SOCKET, "CPU") as pool:
+        process = next(iter(pool.snapshot().reports.values())).pid
+
+    _until(lambda: not Path(f"/proc/{process}").exists())
+    with pytest.raises(ReplicaError, match="was closed"):
+        pool.submit([np.zeros((1, 32), np.float32)], ended=lambda _: None)
+
+
+def test_a_closed_arena_leaves_no_file() -> None:
+    files = len(os.listdir("/proc/self/fd"))
+
+    Arena(1 << 20).close()
+
+    assert len(os.listdir("/proc/self/fd")) == files

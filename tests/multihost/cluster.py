@@ -1,0 +1,144 @@
+"""A real Ray cluster over several hosts of the bench, with a token, as on machines that one rents.
+
+May not enter: faults (hosts.py), what runs on it (the loads).
+"""
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from tests.multihost.hosts import Host, Switch, wait_until
+
+#: What the first run after a killed one clears, told apart by the number of the process that made it.
+_FOLDER = "ovm"
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_RAY = str(Path(sys.executable).with_name("ray"))
+_PORT = 6379
+_OBJECT_STORE_BYTES = 100_000_000
+
+#: Ray's Python processes need most of a core each to start; more of them than needed cost more than they bring.
+_FEW_PROCESSES = {"RAY_prestart_worker_first_driver": "0", "RAY_enable_worker_prestart": "0"}
+
+
+class Cluster:
+    """Owns a head and its hosts; ``close`` ends all of them."""
+
+    def __init__(self) -> None:
+        clear_what_dead_runs_left()
+        # Short, since paths of Unix sockets below it may have 107 bytes.
+        self.folder = Path(tempfile.gettempdir(), f"{_FOLDER}-{os.getpid()}")
+        self.local = self.folder / "l"
+        self.local.mkdir(parents=True)
+        #: Is the same folder on all hosts, and outside.
+        self.shared = self.folder / "shared"
+        self.shared.mkdir()
+        self.hosts: dict[str, Host] = {}
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+            **_FEW_PROCESSES,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",
+            "PYTHONPATH": str(_REPOSITORY),
+            "TMPDIR": str(self.local / "tmp"),
+            "HOME": str(self.local),
+            "OVRAY_LEASE_DIR": str(self.local / "tmp"),
+        }
+        self._switch = Switch()
+        self.head = self._add("head", ["--head", f"--port={_PORT}", "--include-dashboard=false"], cpus=0)
+
+    @property
+    def address(self) -> str:
+        """What drivers connect to."""
+        return f"{self.head.address}:{_PORT}"
+
+    def add_host(self, name: str, cpus: int = 4) -> Host:
+        """Add a host whose raylet joins the cluster; returns when it runs, which is before it has joined."""
+        return self._add(name, [f"--address={self.address}"], cpus)
+
+    def start_driver(
+        self,
+        command: Sequence[str],
+        stdout: IO[str] | int | None,
+        stderr: IO[str] | int | None,
+        environment: Mapping[str, str] | None = None,
+        host: Host | None = None,
+    ) -> "subprocess.Popen[str]":
+        """Start a command on a host, by default the head, with all that it needs to use the cluster."""
+        return (host or self.head).start(command, {**self._environment, **(environment or {})}, stdout, stderr)
+
+    def remove(self, host: Host) -> None:
+        del self.hosts[host.name]
+        host.close()
+
+    def set_up(self, names: Sequence[str]) -> None:
+        """Have these hosts and no others, each in good health; returns when all are in Ray's books."""
+        alive = self.nodes() if len(self.hosts) > 1 else {}
+        for host in [host for host in self.hosts.values() if host is not self.head]:
+            if host.name not in names or host.name not in alive or not host.is_whole:
+                self.remove(host)
+        for name in names:
+            if name not in self.hosts:
+                self.add_host(name)
+        self.wait_for(names)
+
+    def wait_for(self, names: Sequence[str]) -> None:
+        """Wait until Ray has these hosts, and no others but the head, in its books."""
+        assert wait_until(lambda: set(self.nodes()) == {"head", *names}), self.nodes()
+
+    def nodes(self) -> dict[str, str]:
+        """Return Ray's id of each living host, by its name."""
+        return dict(json.loads(self.ask("nodes")))
+
+    def drain(self, host: Host) -> None:
+        """Tell Ray that a host is about to be taken away, as a cloud's notice of preemption does."""
+        assert json.loads(self.ask("drain", self.nodes()[host.name])) is True
+
+    def ask(self, *question: str) -> str:
+        """Ask the head, see head_questions.py."""
+        command = [sys.executable, "-m", "tests.multihost.head_questions", self.address, *question]
+        with self.start_driver(command, subprocess.PIPE, subprocess.PIPE) as process:
+            answer, complaint = process.communicate(timeout=60)
+        return answer if process.returncode == 0 else self._no_answer(complaint)
+
+    def _no_answer(self, complaint: str) -> str:
+        # A head that is still starting.
+        assert "Failed to connect" in complaint or "timed out" in complaint.lower(), complaint
+        return "{}"
+
+    def close(self) -> None:
+        for host in self.hosts.values():
+            host.close()
+        self._switch.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _add(self, name: str, options: Sequence[str], cpus: int) -> Host:
+        host = Host(name, self._switch, self.local)
+        self.hosts[name] = host
+        self.start_ray(host, options, cpus)
+        return host
+
+    def start_ray(self, host: Host, options: Sequence[str], cpus: int) -> None:
+        command = [_RAY, "start", *options, f"--node-ip-address={host.address}", f"--num-cpus={cpus}", "--block"]
+        command += [f"--object-store-memory={_OBJECT_STORE_BYTES}", "--disable-usage-stats"]
+        command += ["--include-log-monitor=false", f"--temp-dir={self.local}/ray"]
+        with open(self.folder / f"{host.name}.log", "w") as log:
+            host.start(command, self._environment, log, subprocess.STDOUT)
+
+
+def clear_what_dead_runs_left() -> None:
+    """Remove the folders of runs whose process is gone; all else of theirs ended with them."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}-*"):
+        if not psutil.pid_exists(int(folder.name.rpartition("-")[2])):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,63 @@
+"""Hosts for the tests here, shared by all of them, and the table that closes the run."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.scoring_job import write_numbered_digits
+from tests.multihost import hosts, table
+from tests.multihost.cluster import Cluster
+
+ROWS = 20_000
+
+#: Three equal ones, beside the head, on which nothing runs but Ray and the driver.
+HOSTS = ("w0", "w1", "w2")
+
+
+@pytest.fixture(scope="session")
+def bench() -> Iterator[Cluster]:
+    """Is a cluster that may be in any state."""
+    reason = hosts.why_not()
+    if reason is not None:
+        pytest.skip(f"no test over several hosts: {reason}")
+    cluster = Cluster()
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture
+def cluster(bench: Cluster) -> Cluster:
+    """Is a cluster of three healthy hosts."""
+    bench.set_up(HOSTS)
+    return bench
+
+
+@pytest.fixture(scope="session")
+def data(bench: Cluster) -> Path:
+    """Is a file of ``ROWS`` images, each with a number of its own."""
+    path = bench.shared / "in.parquet"
+    write_numbered_digits(path, rows=ROWS)
+    return path
+
+
+@pytest.fixture
+def output(bench: Cluster, request: pytest.FixtureRequest) -> Iterator[Path]:
+    path = bench.shared / request.node.name
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if not table.rows:
+        return
+    lines = table.as_markdown(table.rows)
+    terminalreporter.section("what faults cost")
+    for line in lines:
+        terminalreporter.write_line(line)
+    file = config.rootpath / table.FILE
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("\n".join(lines) + "\n")
