@@ -139,9 +139,10 @@ class TestEveryRowComesOnce:
         with closing(iter_score(some, devices="CPU*2", batch_size=1, ordered=False)) as scored:
             frames.append(next(scored))
             assert wait_until(lambda: len(replicas(lease_folder)) == 2)
-            replicas(lease_folder)[0].send_signal(signal.SIGKILL)
-            with pytest.warns(RuntimeWarning, match="did not take part to the end"):
-                frames.extend(scored)
+            killed = replicas(lease_folder)[0]
+            killed.send_signal(signal.SIGKILL)
+            assert wait_until(lambda: not killed.is_running())
+            frames.extend(scored)
 
         assert_totals(frames, plain[:20_000])
 
