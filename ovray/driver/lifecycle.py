@@ -254,7 +254,7 @@ class ReplicaSet:
         return events.ReplicaReady(
             replica=spec.id,
             device=f"{spec.host}/{spec.device}",
-            request_window=_request_window(engine.nireq, engine.rate_rows_per_s),
+            request_window=request_window(engine.nireq, engine.rate_rows_per_s),
             chunk_window=WORK_THREADS,
             nireq=engine.nireq,
             rate_rows_per_s=engine.rate_rows_per_s,
@@ -324,6 +324,6 @@ class ReplicaSet:
         return followed
 
 
-def _request_window(nireq: int, rate_rows_per_s: float | None) -> int:
+def request_window(nireq: int, rate_rows_per_s: float | None) -> int:
     ahead = math.ceil((rate_rows_per_s or 0.0) * PREFETCH_S)
     return nireq + min(max(nireq, ahead), _WINDOW_MAX)

@@ -23,6 +23,7 @@ from ovray.core import events
 from ovray.core.ids import ReplicaId, RequestId
 from ovray.core.scheduler import Scheduler
 from ovray.core.snapshot import Snapshot
+from ovray.devices.records import ReplicaSpec
 from ovray.driver.calls import Call, Ended
 from ovray.driver.lifecycle import ReplicaSet, Upkeep
 from ovray.driver.messages import ReplicaStart, Replied
@@ -46,6 +47,9 @@ class PoolSnapshot:
     """Says how a pool stands."""
 
     scheduler: Snapshot
+    #: Where every replica that was asked for is, or was to be; hosts that joined later have theirs behind the
+    #: others.
+    specs: tuple[ReplicaSpec, ...]
     #: What the replicas turned out to be; also of those that were lost later.
     reports: Mapping[ReplicaId, ReplicaReport]
     starting: tuple[ReplicaId, ...]
@@ -214,6 +218,7 @@ class RequestPool:
         return self._on_driver_thread(
             lambda: PoolSnapshot(
                 scheduler=self._loop.snapshot(),
+                specs=self._replicas.specs,
                 reports=dict(self._replicas.reports),
                 starting=self._replicas.starting,
                 failures=dict(self._replicas.failures),

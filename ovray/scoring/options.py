@@ -57,6 +57,8 @@ class ScoreOptions:
             "--hint": self.placement.hint.value,
             "--batch-size": self.rows.batch_size,
             "--commit-every": f"{self.commit_every_s:g}",
+            "--on-error": self.errors.on_error.value,
+            "--max-errors": self.errors.max_errors,
             "--no-backup": "yes" if self.max_backups == 0 else None,
             "--share-cores": "yes" if self.placement.sharing is CoreSharing.SHARED else None,
             "--address": self.address,

@@ -21,6 +21,7 @@ from ovray.driver.lifecycle import ReplicaSet
 from ovray.driver.planning import measurement_of
 from ovray.errors import ConfigError, DataError
 from ovray.scoring.done_rows import count
+from ovray.scoring.error_tally import ErrorTally
 from ovray.scoring.files import is_url, one_line
 from ovray.scoring.job_record import JobRecord, versions
 from ovray.scoring.page.document import write_page
@@ -39,8 +40,8 @@ class Recording:
     job: JobFacts | None = None
     plan: Plan | None = None
     replicas: ReplicaSet | None = None
-    #: Rows that were put aside.
-    errors: int = 0
+    #: Of rows that were put aside.
+    tally: ErrorTally | None = None
 
     def describe(
         self,
@@ -98,9 +99,13 @@ def recorded(report: str | os.PathLike[str] | None, output: str | os.PathLike[st
             ending=ending,
             error=error,
             plan=recording.plan.with_measurements({id: measurement_of(report) for id, report in reports.items()}),
+            specs=recording.replicas.specs,
             journal=recording.journal,
             failures={replica: one_line(failure) for replica, failure in failures.items()},
-            errors=recording.errors,
+            errors=0 if recording.tally is None else recording.tally.count,
+            first_error=""
+            if recording.tally is None or recording.tally.first is None
+            else recording.tally.first.text,
         )
         _write(path, write_page(facts))
 

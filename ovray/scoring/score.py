@@ -253,7 +253,7 @@ def _fill_folder(
         taken = stack.enter_context(take_up(folder, job, given.source.rows, options.earlier))
         tally = ErrorTally(count=taken.errors, first=taken.first_error, most=options.errors.max_errors)
         tally.check()
-        recording.errors = tally.count
+        recording.tally = tally
         ended = NOTHING_DONE
         if taken.done:
             watch(Resumed(rows=count(taken.done), rows_total=given.source.rows))
@@ -295,7 +295,6 @@ class _Filling:
             if self.given.comes_bit_by_bit:
                 put_away.deliver(commit, results)
             self.tally.add(commit.result.errors, commit.result.first_error)
-            recording.errors = self.tally.count
 
         def watch_errors(news: News) -> None:
             watch(replace(news, errors=self.tally.count) if isinstance(news, Progress) else news)

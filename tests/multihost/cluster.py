@@ -16,7 +16,7 @@ from typing import IO
 
 import psutil
 
-from tests.multihost.hosts import Host, Switch, wait_until
+from tests.multihost.hosts import DEADLINE_S, Host, Switch, wait_until
 
 #: What the first run after a killed one clears, told apart by the number of the process that made it.
 _FOLDER = "ovm"
@@ -109,7 +109,7 @@ class Cluster:
         """Ask the head, see head_questions.py."""
         command = [sys.executable, "-m", "tests.multihost.head_questions", self.address, *question]
         with self.start_driver(command, subprocess.PIPE, subprocess.PIPE) as process:
-            answer, complaint = process.communicate(timeout=60)
+            answer, complaint = process.communicate(timeout=DEADLINE_S)
         return answer if process.returncode == 0 else self._no_answer(complaint)
 
     def _no_answer(self, complaint: str) -> str:

@@ -14,6 +14,7 @@ from ovray.devices.records import Plan
 from ovray.driver.job import Progress
 from ovray.driver.placement import PlacementOptions
 from ovray.errors import OvrayError
+from ovray.scoring.on_error import ErrorOptions
 from ovray.scoring.options import ScoreOptions
 from ovray.scoring.row_plan import RowOptions
 from ovray.scoring.running import Stage
@@ -73,6 +74,7 @@ def main() -> int:
             lease_timeout_s=30.0,
             replica_timeout_s=job["replica_timeout_s"],
         ),
+        errors=ErrorOptions.parse(on_error=job.get("on_error", "raise"), max_errors=None),
         address=job["address"],
         commit_every_s=job["commit_every_s"],
     )
