@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from ovray.driver.inspection import devices, doctor
     from ovray.driver.planning import plan
     from ovray.runtime.async_queue import AsyncInferQueue
+    from ovray.runtime.attaching import attach
     from ovray.runtime.compiled_model import CompiledModel
     from ovray.runtime.core import Core, compile_model
     from ovray.runtime.request import InferRequest
@@ -102,6 +103,7 @@ _FETCHED = {
     "CompiledModel": "ovray.runtime.compiled_model",
     "Core": "ovray.runtime.core",
     "InferRequest": "ovray.runtime.request",
+    "attach": "ovray.runtime.attaching",
     "compile_model": "ovray.runtime.core",
     "ScoreReport": "ovray.scoring.report",
     "doctor": "ovray.driver.inspection",
@@ -222,6 +224,7 @@ __all__ = [
     "VAContext",
     "VASurfaceTensor",
     "Version",
+    "attach",
     "compile_model",
     "convert_model",
     "devices",

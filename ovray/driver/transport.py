@@ -30,7 +30,7 @@ from ovray.driver.messages import (
     Started,
     StartFailed,
 )
-from ovray.errors import ReplicaError, ReplicaLostError
+from ovray.errors import OvrayError, ReplicaError, ReplicaLostError
 from ovray.replica.actor import ReplicaActor
 from ovray.replica.envelope import Envelope
 from ovray.replica.orphans import this_process
@@ -93,8 +93,16 @@ class Transport(Protocol):
         """Asks for one inference: ``ProbePassed``, ``ProbeRefused`` or ``Gone``."""
         ...
 
+    def ask(self, replica: ReplicaId, question: str, *arguments: Any) -> Future[Any]:
+        """Calls a method of a replica that changes nothing; its errors are those of the future."""
+        ...
+
     def stop(self, replica: ReplicaId) -> None:
         """Ends the process of a replica."""
+        ...
+
+    def explain(self, error: OvrayError) -> OvrayError:
+        """Says why no replica is left, where more is known of that than ``error`` says."""
         ...
 
     def close(self) -> None:
@@ -144,11 +152,27 @@ class RayTransport:
         #: References whose answer is still to come.  Ray may crash the driver when one is dropped before.
         self._pending: dict[Future[Any], Any] = {}
 
-    def put(self, workload: Workload | RequestWorkload, work: Work | None) -> None:
-        """Hands over the model and the job, before any replica is started."""
+    def put(self, workload: Workload | RequestWorkload, work: Work | None) -> Any:
+        """Hands over the model and the job, before any replica is started; returns where the model is."""
         self._workload = ray.put(workload)
         self._work = ray.put(work)
         self._watch_on_cluster.start()
+        return self._workload
+
+    def actor(self, replica: ReplicaId) -> Any:
+        """Returns Ray's handle of a replica that was started and not stopped; ``None`` for any other."""
+        return self._actors.get(replica)
+
+    def attend(self, replica: ReplicaId) -> None:
+        """Tells of the end of a replica, ``Gone``, although it is given nothing to do."""
+        life = self._lives[replica]
+
+        def on_answer(answer: Future[Any]) -> None:
+            error = _error_of(answer)
+            if error is not None:
+                self._inbox.put(Gone(replica=replica, reason=str(error), life=life))
+
+        self._watch(self._actors[replica].stay.remote(), on_answer)
 
     def start(self, spec: ReplicaSpec, properties: Mapping[str, str], life: int = 0) -> None:
         actor = ReplicaActor.options(
@@ -213,6 +237,19 @@ class RayTransport:
         if actor is not None:
             self._watch(actor.cancel.remote(dispatch, self._client), lambda _: None)
 
+    def ask(self, replica: ReplicaId, question: str, *arguments: Any) -> Future[Any]:
+        asked: Future[Any] = Future()
+
+        def on_answer(answer: Future[Any]) -> None:
+            error = _error_of(answer)
+            if error is None:
+                asked.set_result(answer.result())
+            else:
+                asked.set_exception(error)
+
+        self._watch(getattr(self._actors[replica], question).remote(*arguments), on_answer)
+        return asked
+
     def connect(self, replica: ReplicaId, path: str, on_error: Callable[[Exception], None]) -> None:
         """Has a replica connect to a socket of its host; if it cannot, tells ``on_error`` on a thread of Ray's."""
 
@@ -243,6 +280,9 @@ class RayTransport:
         actor = self._actors.pop(replica, None)
         if actor is not None:
             ray.kill(actor, no_restart=True)
+
+    def explain(self, error: OvrayError) -> OvrayError:
+        return error
 
     def close(self) -> None:
         self._watch_on_cluster.stop()

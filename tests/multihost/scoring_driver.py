@@ -74,7 +74,7 @@ def main() -> int:
             lease_timeout_s=30.0,
             replica_timeout_s=job["replica_timeout_s"],
         ),
-        errors=ErrorOptions.parse(on_error=job.get("on_error", "raise"), max_errors=None),
+        errors=ErrorOptions.parse(on_error=job["on_error"], max_errors=None),
         address=job["address"],
         commit_every_s=job["commit_every_s"],
     )
