@@ -92,7 +92,7 @@ if TYPE_CHECKING:
     from ovray.runtime.core import Core, compile_model
     from ovray.runtime.request import InferRequest
     from ovray.scoring.report import ScoreReport
-    from ovray.scoring.score import score
+    from ovray.scoring.score import iter_score, score
 else:
     from ovray import devices
 
@@ -107,6 +107,7 @@ _FETCHED = {
     "compile_model": "ovray.runtime.core",
     "ScoreReport": "ovray.scoring.report",
     "doctor": "ovray.driver.inspection",
+    "iter_score": "ovray.scoring.score",
     "plan": "ovray.driver.planning",
     "score": "ovray.scoring.score",
 }
@@ -234,6 +235,7 @@ __all__ = [
     "get_batch",
     "get_version",
     "helpers",
+    "iter_score",
     "layout_helpers",
     "op",
     "opset1",

@@ -49,6 +49,8 @@ class Answered:
     replica: ReplicaId
     dispatch: DispatchId
     result: Any
+    #: Where its rows are, as an object reference; ``None`` where it put them away itself.
+    rows: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from enum import Enum
 from typing import Any, Protocol
 
 import ray
@@ -58,6 +59,16 @@ _RELEASE_POLL_S = 0.02
 CLOSE_TIMEOUT_S = 10.0
 
 
+class Answer(Enum):
+    """Says what a replica gives back for a piece of work."""
+
+    #: What the driver is to know of it.
+    REPORT = 1
+    #: That, and what was made of the rows.  The latter stays where it is, in the object store of the replica's
+    #: host, owned by this process: it outlives the replica and comes here only when somebody asks for it.
+    REPORT_AND_ROWS = 2
+
+
 class Transport(Protocol):
     """Starts replicas and carries pieces of work to them.  Every call returns at once; what comes of it arrives
     in the inbox."""
@@ -105,7 +116,15 @@ class RayTransport:
     Model and work are put into the object store once; Ray brings them once to each host.
     """
 
-    def __init__(self, inbox: Outlet, *, owner: str, lease_timeout_s: float, client: str | None = None) -> None:
+    def __init__(
+        self,
+        inbox: Outlet,
+        *,
+        owner: str,
+        lease_timeout_s: float,
+        client: str | None = None,
+        answer: Answer = Answer.REPORT,
+    ) -> None:
         """Stores; replicas are started one by one with ``start``.
 
         Args:
@@ -113,7 +132,9 @@ class RayTransport:
             owner: what core leases say of us to those who wait for the same cores.
             lease_timeout_s: how long a replica waits for cores that others hold.
             client: what replicas that serve requests know this driver by.
+            answer: what the runners of the work return: a report, or a pair of report and rows.
         """
+        self._answer = answer
         self._inbox = inbox
         self._owner = owner
         self._lease_timeout_s = lease_timeout_s
@@ -176,17 +197,24 @@ class RayTransport:
 
     def send(self, replica: ReplicaId, dispatch: DispatchId, job: int, piece: Any) -> None:
         life = self._lives[replica]
+        run = self._actors[replica].run.options(num_returns=self._answer.value)
+        returned = run.remote(dispatch, job, [self._work], piece)
+        report, rows = (returned, None) if self._answer is Answer.REPORT else returned
 
         def on_answer(answer: Future[Any]) -> None:
             error = _error_of(answer)
             if error is None:
-                self._inbox.put(Answered(replica=replica, dispatch=dispatch, result=answer.result()))
-            elif isinstance(error, ReplicaLostError):
+                self._inbox.put(Answered(replica=replica, dispatch=dispatch, result=answer.result(), rows=rows))
+                return
+            if rows is not None:
+                # It holds the same error, and Ray reports those that nobody has looked at.
+                self._watch(rows, lambda _: None)
+            if isinstance(error, ReplicaLostError):
                 self._inbox.put(Gone(replica=replica, reason=str(error), life=life))
             else:
                 self._inbox.put(Refused(replica=replica, dispatch=dispatch, error=error))
 
-        self._watch(self._actors[replica].run.remote(dispatch, job, [self._work], piece), on_answer)
+        self._watch(report, on_answer)
 
     def send_requests(self, replica: ReplicaId, envelope: Envelope) -> None:
         dispatches = [DispatchId(request.dispatch) for request in envelope.requests]

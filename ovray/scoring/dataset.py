@@ -1,4 +1,4 @@
-"""Sees many input files as one table: its schema, its rows counted from 0, and which file holds which.
+"""Sees many input files, or stored tables, as one: its schema, its rows counted from 0, and which holds which.
 
 May not enter: open files, rows, models.  Files are looked into by inputs.py, rows are read by reading.py.
 """
@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from ovray.errors import ConfigError
 from ovray.scoring.guessed_types import common_text_type, common_type
-from ovray.scoring.records import Format, InputFile, Slice
+from ovray.scoring.records import Format, InputFile, Slice, StoredTable
 
 
 class DataSet:
-    """Is the rows of some files, one after the other.
+    """Is the rows of some files or stored tables, one after the other.
 
     Row numbers here are global: 0 is the first row of the first file.
     """
@@ -53,6 +53,10 @@ class DataSet:
             for block in file.blocks
         )
         return (*(start for start in starts if start < self.rows), self.rows)
+
+    def name(self, start: int, stop: int) -> str:
+        """Return where rows are, in words."""
+        return name_rows(self.slices(start, stop))
 
     def slices(self, start: int, stop: int) -> tuple[Slice, ...]:
         """Return where rows ``start`` up to, not including, ``stop`` are: what a replica needs to read them."""
@@ -145,6 +149,8 @@ class _Origin(Enum):
 
 
 def _origin(file: InputFile, column: str) -> _Origin:
+    if isinstance(file.ref, StoredTable):
+        return _Origin.STATED
     if file.ref.format is Format.CSV or any(column == one.column for one in file.ref.partitions):
         return _Origin.TEXT
     return _Origin.VALUES if file.ref.format is Format.JSON_LINES else _Origin.STATED

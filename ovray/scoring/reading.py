@@ -17,10 +17,10 @@ from ovray.scoring.dataset import DataSet
 from ovray.scoring.files import file_info, one_line, open_file
 from ovray.scoring.inputs import open_rows
 from ovray.scoring.on_error import ErrorOptions
-from ovray.scoring.records import Block, FileRef, Rows, RowSource, Slice, Unreadable
+from ovray.scoring.records import Block, FileRef, Rows, RowSource, RowsRef, Slice, StoredTable, Unreadable
 
 #: Rows that show what a column holds: enough to see lists of different lengths, few enough for rows of images.
-_SAMPLE_ROWS = 16
+SAMPLE_ROWS = 16
 
 #: Around damage, batches are smaller by so much: of what is decoded together, all is lost.
 _FINER = 1024
@@ -34,7 +34,7 @@ def read_sample(data: DataSet, errors: ErrorOptions) -> pa.RecordBatch:
     slices = data.slices(0, data.rows)
     bad = BadRows((0, data.rows), slices, ErrorOptions(on_error=errors.on_error))
     at = 0
-    with closing(RowReader(data.schema, rows_per_batch=_SAMPLE_ROWS)) as reader:
+    with closing(RowReader(data.schema, rows_per_batch=SAMPLE_ROWS)) as reader:
         try:
             for rows in reader.read(slices):
                 if isinstance(rows, Rows):
@@ -48,7 +48,7 @@ def read_sample(data: DataSet, errors: ErrorOptions) -> pa.RecordBatch:
 
 
 class RowReader:
-    """Reads slices of a data set.
+    """Reads slices of a data set, or of whatever else is stored.
 
     Keeps the file read last open, with its place, so that consecutive chunks decode nothing twice.
     Suits one thread.
@@ -58,7 +58,7 @@ class RowReader:
         """Prepare to read the columns of ``schema``, a part of the data set's; rows at once are bounded."""
         self._schema = schema
         self._rows_per_batch = rows_per_batch
-        self._ref: FileRef | None = None
+        self._ref: RowsRef | None = None
         self._source: RowSource | None = None
 
     def read(self, slices: Iterable[Slice]) -> Iterator[Rows | Unreadable]:
@@ -70,6 +70,8 @@ class RowReader:
         for one in slices:
             for block in one.blocks:
                 yield from self._read_block(_Place(one, block))
+            if isinstance(one.ref, StoredTable):
+                self.close()  # costs nothing to open again, and takes room in the store as long as it is open
 
     def close(self) -> None:
         """Let go of the open file; reading may go on afterwards."""
@@ -134,7 +136,8 @@ class RowReader:
     def _open(self, one: Slice) -> RowSource:
         if self._source is None or self._ref != one.ref:
             self.close()
-            _check_unchanged(one)
+            if isinstance(one.ref, FileRef):
+                _check_unchanged(one.ref, one.size_bytes)
             try:
                 self._source = open_rows(one.ref, self._schema, rows_per_batch=self._rows_per_batch)
             except (OSError, pa.ArrowException) as error:
@@ -166,9 +169,10 @@ def _check_store(one: Slice, failure: Exception) -> None:
     try:
         if isinstance(failure, OSError) and failure.errno is not None:
             raise failure  # of the system's; Arrow's own, about content, have no number
-        _check_unchanged(one)
-        with open_file(one.ref) as file:
-            file.read(1)
+        if isinstance(one.ref, FileRef):
+            _check_unchanged(one.ref, one.size_bytes)
+            with open_file(one.ref) as file:
+                file.read(1)
     except (OSError, pa.ArrowException) as error:
         raise _cannot_be_read(one, error) from error
 
@@ -180,16 +184,16 @@ def _cannot_be_read(one: Slice, error: Exception) -> DataError:
     )
 
 
-def _check_unchanged(one: Slice) -> None:
-    size_bytes = file_info(one.ref).size
+def _check_unchanged(ref: FileRef, inspected_bytes: int) -> None:
+    size_bytes = file_info(ref).size
     if size_bytes is None:
         raise DataError(
-            f"{one.ref.name!r} is not there on host {socket.gethostname()}; every host that scores needs to see it"
+            f"{ref.name!r} is not there on host {socket.gethostname()}; every host that scores needs to see it"
             " at the same path, or name it by a URL"
         )
-    if size_bytes != one.size_bytes:
+    if size_bytes != inspected_bytes:
         raise DataError(
-            f"{one.ref.name!r} was changed while it was being scored: it had {one.size_bytes} bytes and now has"
+            f"{ref.name!r} was changed while it was being scored: it had {inspected_bytes} bytes and now has"
             f" {size_bytes}; start again"
         )
 

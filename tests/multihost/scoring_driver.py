@@ -15,8 +15,10 @@ from ovray.driver.job import Progress
 from ovray.driver.placement import PlacementOptions
 from ovray.errors import OvrayError
 from ovray.scoring.on_error import ErrorOptions
+from ovray.scoring.options import ScoreOptions
 from ovray.scoring.row_plan import RowOptions
-from ovray.scoring.score import ScoreOptions, Stage, run
+from ovray.scoring.running import Stage
+from ovray.scoring.score import run
 from ovray.scoring.user_functions import find_function
 
 #: Lines come no more often than this.
