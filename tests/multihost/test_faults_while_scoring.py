@@ -173,7 +173,7 @@ def test_a_link_that_is_down_for_five_seconds_holds_up_nobody_else(cluster: Clus
 
 def test_a_link_that_stays_down_is_done_without(cluster: Cluster, job: JobOnHosts) -> None:
     victim = cluster.hosts["w2"]
-    with ScoringLoad(cluster, job) as load:
+    with ScoringLoad(cluster, replace(job, devices=FAST_DEVICES)) as load:
         wait_until_all_work(load)
         holds_work_now(load, replica_on(victim))
 
