@@ -4,6 +4,7 @@ May not enter: requests, OpenVINO's objects other than the model to pack.  Pools
 named_pools.py.
 """
 
+import logging
 import os
 
 import openvino as ov
@@ -18,6 +19,8 @@ from ovray.driver.session import held_session
 from ovray.driver.transport import Outlet, RayTransport
 from ovray.replica.model import pack
 from ovray.replica.workload import Batching, Merging, RequestWorkload
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["Carriers", "OpenPool", "PoolOptions", "open_pool"]
 
@@ -48,6 +51,8 @@ def open_pool(model: ov.Model, options: PoolOptions) -> OpenPool:
     except BaseException:
         held_session.let_go()
         raise
+    for warning in placed.plan.warnings:
+        _log.warning("%s", warning)
     try:
         pool.start(map(start_of(options), placed.plan.replicas))
     except BaseException:

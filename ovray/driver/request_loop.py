@@ -5,6 +5,7 @@ May not enter: threads, waiting (pool.py), decisions (core), Ray (transport.py).
 thread.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -21,6 +22,8 @@ from ovray.driver.ordering import Ordering
 from ovray.driver.transport import Transport
 from ovray.errors import DataError, OvrayError, ReplicaError
 from ovray.replica.envelope import Envelope, Reply, Request
+
+_log = logging.getLogger(__name__)
 
 #: How often silent replicas are looked for, messages or not.
 TICK_S = 0.25
@@ -57,6 +60,8 @@ class RequestLoop:
         self._clock = clock
         self._bundles = Bundles(submit_again, SchedulerSettings().max_replicas_killed)
         self._calls: dict[RequestId, Call] = {}
+        #: Replicas of which it was said that they could not start.
+        self._left_out: set[ReplicaId] = set()
         #: What replicas said of the dispatches that the scheduler is being told of, and the input's error that it
         #: is being told of: the scheduler carries neither tensors nor exceptions.
         self._replies: dict[DispatchId, Reply] = {}
@@ -91,9 +96,16 @@ class RequestLoop:
             case messages.Answered():
                 raise AssertionError(f"requests are answered by replies, not by {message!r}")
             case _:
+                if isinstance(message, messages.StartFailed):
+                    self._say_who_is_left_out(message.replica, message.error)
                 for event in self._replicas.take(message):
                     self.feed(event)
                 self.order_replicas()
+
+    def _say_who_is_left_out(self, replica: ReplicaId, error: Exception) -> None:
+        if replica not in self._left_out:
+            self._left_out.add(replica)
+            _log.warning("%s could not start and is left out: %s", replica, error)
 
     def tick(self) -> None:
         """Does what is due by the clock.
