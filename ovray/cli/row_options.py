@@ -40,6 +40,12 @@ LabelsOption = Annotated[
 DtypeOption = Annotated[
     str | None, typer.Option(metavar="float16", help="Store results that are floats in half precision.")
 ]
+FormatOption = Annotated[
+    str, typer.Option(metavar="parquet|csv|arrow", help="Format of the result files; lists in CSV are JSON.")
+]
+RowsPerFileOption = Annotated[
+    int | None, typer.Option(metavar="N", help="The most rows in one result file; files end at its multiples.")
+]
 PreprocessOption = Annotated[
     str | None,
     typer.Option(

@@ -16,6 +16,7 @@ from ovray.cli.row_options import (
     ArgmaxOption,
     ColorOption,
     DtypeOption,
+    FormatOption,
     LabelsOption,
     LayoutOption,
     MeanOption,
@@ -23,6 +24,7 @@ from ovray.cli.row_options import (
     PostprocessOption,
     PreprocessOption,
     ResizeOption,
+    RowsPerFileOption,
     ScaleOption,
     TopKOption,
 )
@@ -62,6 +64,8 @@ def score(
     argmax: ArgmaxOption = False,
     labels: LabelsOption = None,
     dtype: DtypeOption = None,
+    format: FormatOption = "parquet",
+    rows_per_file: RowsPerFileOption = None,
     preprocess: PreprocessOption = None,
     postprocess: PostprocessOption = None,
     hint: HintOption = "THROUGHPUT",
@@ -89,7 +93,7 @@ def score(
 ) -> None:
     """Score every row of a data set, exactly once, on every device of the cluster.
 
-    Writes a folder of Parquet files with the kept columns and one column for each output of the model.  The same
+    Writes a folder of files with the kept columns and one column for each output of the model.  The same
     command again, after a kill at whatever moment, scores the rows that are missing.
     """
     from ovray.cli.printing import print_json
@@ -97,6 +101,7 @@ def score(
     from ovray.driver.placement import PlacementOptions
     from ovray.scoring.preparation import GraphSteps
     from ovray.scoring.reduction import ResultOptions
+    from ovray.scoring.result_formats import ResultFormat
     from ovray.scoring.row_plan import RowOptions
     from ovray.scoring.score import ScoreOptions, run
     from ovray.scoring.taking_up import Earlier
@@ -113,9 +118,11 @@ def score(
             results=ResultOptions.parse(
                 outputs=_names(outputs), top_k=top_k, argmax=argmax, labels=labels, dtype=dtype
             ),
+            rows_per_file=rows_per_file,
         ),
         config=_properties(config or []),
         limit=limit,
+        result_format=ResultFormat.parse(format),
         earlier=Earlier.DELETE if restart else Earlier.KEEP,
         commit_every_s=commit_every,
         placement=PlacementOptions.parse(

@@ -28,7 +28,7 @@ BatchSize = int | Literal["auto"]
 
 
 def fix_shapes(
-    model: ov.Model, bindings: Sequence[Binding], wanted: BatchSize, rows: int
+    model: ov.Model, bindings: Sequence[Binding], wanted: BatchSize, rows: int, rows_together: int | None = None
 ) -> tuple[int, tuple[Port, ...]]:
     """Gives a model static shapes; returns the rows that one inference takes, and the outputs that follow.
 
@@ -39,12 +39,14 @@ def fix_shapes(
         bindings: what the columns made of its inputs.
         wanted: rows in one inference.
         rows: of the data set.
+        rows_together: the most that come without a break; ``auto`` takes no more.
 
     Raises:
         ConfigError: the model cannot take that many rows at once, or mixes rows up.
     """
     before = describe(model)
-    batch_rows = _choose(before, bindings, wanted, rows)
+    most_rows = min(rows // AUTO_MIN_INFERENCES, rows_together or rows)
+    batch_rows = _choose(before, bindings, wanted, most_rows)
     shapes = {
         binding.input_name: (*((batch_rows,) if binding.has_batch else ()), *binding.row_shape)
         for binding in bindings
@@ -58,7 +60,7 @@ def fix_shapes(
     return batch_rows, tuple(_with_rows_first(port, batch_rows) for port in outputs)
 
 
-def _choose(signature: Signature, bindings: Sequence[Binding], wanted: BatchSize, rows: int) -> int:
+def _choose(signature: Signature, bindings: Sequence[Binding], wanted: BatchSize, most_rows: int) -> int:
     if not all(binding.has_batch for binding in bindings):
         if wanted not in ("auto", 1):
             raise ConfigError(
@@ -74,14 +76,14 @@ def _choose(signature: Signature, bindings: Sequence[Binding], wanted: BatchSize
         raise ConfigError(
             f"the inputs of the model have different batch sizes, {sorted(fixed)}; give one with --batch-size"
         )
-    return fixed.pop() if fixed else _auto(bindings, rows)
+    return fixed.pop() if fixed else _auto(bindings, most_rows)
 
 
-def _auto(bindings: Sequence[Binding], rows: int) -> int:
+def _auto(bindings: Sequence[Binding], most_rows: int) -> int:
     row_bytes = sum(
         prod(binding.row_shape) * ELEMENTS[binding.element_type].dtype.itemsize for binding in bindings
     )
-    most = min(AUTO_BATCH_BYTES // max(row_bytes, 1), AUTO_BATCH_MAX_ROWS, rows // AUTO_MIN_INFERENCES)
+    most = min(AUTO_BATCH_BYTES // max(row_bytes, 1), AUTO_BATCH_MAX_ROWS, most_rows)
     return 1 << (max(most, 1).bit_length() - 1)
 
 

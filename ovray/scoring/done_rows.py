@@ -8,15 +8,15 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ovray.scoring.files import resolve
-from ovray.scoring.parts import OutputFolder, part_name
+from ovray.scoring.parts import OutputFolder
+from ovray.scoring.result_formats import rows_in
 
 #: A half-open range of rows.
 Range = tuple[int, int]
 
-#: Threads that read footers; they hide the latency of object stores.
+#: Threads that count the rows of parts; they hide the latency of object stores.
 _THREADS = 16
 
 
@@ -53,20 +53,19 @@ def count(ranges: Iterable[Range]) -> int:
 def whole(folder: OutputFolder, ranges: Sequence[Range]) -> list[Range]:
     """Return those ranges whose part can be read and holds as many rows as its name says, in the order given."""
     with ThreadPoolExecutor(max_workers=_THREADS) as threads:
-        counted = threads.map(lambda one: _rows_in(folder, part_name(*one)), ranges)
+        counted = threads.map(lambda one: _rows_in(folder, folder.part_name(*one)), ranges)
         return [(start, stop) for (start, stop), rows in zip(ranges, counted, strict=True) if rows == stop - start]
 
 
 def _rows_in(folder: OutputFolder, name: str) -> int | None:
-    """Return how many rows the footer of a part counts; ``None`` where there is no part or no sound footer."""
+    """Return how many rows a part holds; ``None`` where there is none, or it is damaged."""
     filesystem, path = resolve(folder.location)
     try:
         with filesystem.open_input_file(f"{path.rstrip('/')}/{name}") as file:
-            rows: int = pq.read_metadata(file).num_rows
+            return rows_in(folder.format, file)
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
     except OSError as error:
         if error.errno is not None:
             raise  # of the system's; Arrow's own, on a footer that makes no sense, have no number
         return None
-    return rows

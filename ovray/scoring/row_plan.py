@@ -51,6 +51,8 @@ class RowOptions:
     batch_size: BatchSize = "auto"
     steps: GraphSteps = field(default_factory=GraphSteps)
     results: ResultOptions = field(default_factory=ResultOptions)
+    #: The most rows that a result file holds; ``None`` leaves it open.
+    rows_per_file: int | None = None
     #: Makes the model's inputs of columns.
     preprocess: UserFunction | None = None
     #: Makes the results of the model's outputs.
@@ -73,6 +75,7 @@ class RowOptions:
             "--argmax": self.results.argmax or None,
             "--labels": self.results.labels,
             "--dtype": self.results.float_type,
+            "--rows-per-file": self.rows_per_file,
             "--preprocess": None if self.preprocess is None else self.preprocess.name,
             "--postprocess": None if self.postprocess is None else self.postprocess.name,
         }
@@ -126,7 +129,7 @@ def plan_rows(graph: ov.Model, data: DataSet, options: RowOptions) -> RowPlan:
     """
     sample = read_sample(data)
     fed = _feed(graph, sample, options)
-    batch_rows, given = fix_shapes(graph, fed.bindings, options.batch_size, data.rows)
+    batch_rows, given = fix_shapes(graph, fed.bindings, options.batch_size, data.rows, options.rows_per_file)
     finish, reductions, outputs = _finish(given, fed.bindings, options)
     kept = kept_columns(data.schema, fed.left_out, [column.name for column in outputs], options.keep)
     held = (*outputs, *(finish.takes if finish else ()))

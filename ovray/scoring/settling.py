@@ -11,7 +11,7 @@ from ovray.errors import DataError, InvariantError
 from ovray.scoring.done_rows import Range, choose, missing, whole
 from ovray.scoring.files import one_line
 from ovray.scoring.notes import read_note, write_note
-from ovray.scoring.parts import OutputFolder, delete_parts, list_parts, part_name, remove_unfinished
+from ovray.scoring.parts import OutputFolder, delete_parts, list_parts, remove_unfinished
 from ovray.scoring.taking_up import SUCCESS_NAME
 
 
@@ -39,9 +39,10 @@ def settle_folder(folder: OutputFolder, ranges: Sequence[Range], rows: int) -> N
         remove_unfinished(folder)
         gone = sorted(set(wanted) - set(whole(folder, wanted)))
         if gone:
+            first = folder.part_name(*gone[0])
             raise DataError(
                 f"{len(gone)} parts of the result are gone from {folder.name!r} or were damaged since they were"
-                f" written, the first is {part_name(*gone[0])}; nothing else may change this folder while ovray"
+                f" written, the first is {first}; nothing else may change this folder while ovray"
                 " writes to it; the same command again scores their rows"
             )
         if read_note(folder, SUCCESS_NAME) is None:

@@ -18,7 +18,14 @@ from ovray.scoring.fence import take_over
 from ovray.scoring.files import one_line
 from ovray.scoring.job_record import RECORD_NAME, JobRecord
 from ovray.scoring.notes import delete_note, read_note, write_note
-from ovray.scoring.parts import OutputFolder, delete_parts, list_parts, remove_unfinished
+from ovray.scoring.parts import (
+    OutputFolder,
+    delete_all_parts,
+    delete_parts,
+    has_parts,
+    list_parts,
+    remove_unfinished,
+)
 
 #: The file that says that every row is there.
 SUCCESS_NAME = "_SUCCESS"
@@ -82,10 +89,10 @@ def _make_ready(folder: OutputFolder, job: JobRecord, rows: int, earlier: Earlie
     """Makes a folder be of this job; returns the ranges that are done."""
     if earlier is Earlier.DELETE:
         delete_note(folder, SUCCESS_NAME)
-        delete_parts(folder, list_parts(folder))
+        delete_all_parts(folder)
     # Once more: a part of an earlier run may have been added until the fence was taken over.
     _check_same_job(folder, job)
-    if not list_parts(folder):
+    if not has_parts(folder):
         delete_note(folder, SUCCESS_NAME)
         write_note(folder, RECORD_NAME, job.to_json())
     remove_unfinished(folder)
@@ -97,7 +104,7 @@ def _make_ready(folder: OutputFolder, job: JobRecord, rows: int, earlier: Earlie
 
 def _check_same_job(folder: OutputFolder, job: JobRecord) -> None:
     """Refuses to mix jobs; a record without a row binds nobody."""
-    if not list_parts(folder):
+    if not has_parts(folder):
         return
     text = read_note(folder, RECORD_NAME)
     if text is None:
@@ -129,7 +136,7 @@ def _find_done(folder: OutputFolder, rows: int) -> tuple[Range, ...]:
 
 def _keep_what_is_complete(folder: OutputFolder) -> None:
     remove_unfinished(folder)
-    if not list_parts(folder):
+    if not has_parts(folder):
         delete_note(folder, RECORD_NAME)
 
 
