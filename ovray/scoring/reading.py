@@ -5,6 +5,7 @@ May not enter: which slices (the driver's), what rows become (tensors.py, output
 
 import socket
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 
 import pyarrow as pa
 
@@ -12,19 +13,20 @@ from ovray.errors import ConfigError, DataError
 from ovray.scoring.dataset import DataSet
 from ovray.scoring.files import file_info, one_line
 from ovray.scoring.inputs import open_rows
+from ovray.scoring.read_ahead import ReadAhead
 from ovray.scoring.records import FileRef, Rows, RowSource, Slice
 
 #: Rows that show what a column holds: enough to see lists of different lengths, few enough for rows of images.
 _SAMPLE_ROWS = 16
 
 
-def read_sample(data: DataSet) -> pa.RecordBatch:
-    """Return the first rows of a data set with all of its columns.
+def read_sample(data: DataSet, schema: pa.Schema | None = None) -> pa.RecordBatch:
+    """Return the first rows of a data set with all of its columns, as the data has them or as ``schema`` does.
 
     Raises ConfigError where the first file turns out to be damaged.
     """
     file = data.files[0]
-    reader = RowReader(data.schema, rows_per_batch=_SAMPLE_ROWS)
+    reader = RowReader(schema or data.schema, rows_per_batch=_SAMPLE_ROWS)
     try:
         return next(reader.read(data.slices(0, min(_SAMPLE_ROWS, file.rows, data.rows)))).batch
     except DataError as error:
@@ -46,29 +48,39 @@ class RowReader:
         self._rows_per_batch = rows_per_batch
         self._ref: FileRef | None = None
         self._source: RowSource | None = None
+        self._ahead = ReadAhead(self._load)
 
     def read(self, slices: Iterable[Slice]) -> Iterator[Rows]:
         """Yield all rows of ``slices``, in order, each batch with the columns and types of the reader's schema.
 
         Raises DataError, which names the file, where a file is damaged, gone or no longer the one it was.
         """
-        for one in slices:
-            try:
-                yield from self._read_slice(one)
-            except (OSError, pa.ArrowException) as error:
-                self.close()
-                raise DataError(
-                    f"rows {one.start} to {one.stop} of {one.ref.name!r} cannot be read: {one_line(error)}"
-                ) from error
+        with closing(self._ahead.over(slices)) as upcoming:
+            for one, loading in upcoming:
+                try:
+                    yield from self._read_slice(one) if loading is None else loading.result()
+                except (OSError, pa.ArrowException) as error:
+                    self.close()
+                    raise DataError(
+                        f"rows {one.start} to {one.stop} of {one.ref.name!r} cannot be read: {one_line(error)}"
+                    ) from error
 
     def close(self) -> None:
         """Let go of the open file; reading may go on afterwards."""
+        self._ahead.close()
         source, self._source, self._ref = self._source, None, None
         if source is not None:
             source.close()
 
     def _read_slice(self, one: Slice) -> Iterator[Rows]:
-        source = self._open(one)
+        return self._rows_of(one, self._open(one))
+
+    def _load(self, one: Slice) -> list[Rows]:
+        """Read a slice on any thread: one that is a whole small file and sees by itself that it is the same."""
+        with closing(open_rows(one.ref, self._schema, rows_per_batch=self._rows_per_batch)) as source:
+            return list(self._rows_of(one, source))
+
+    def _rows_of(self, one: Slice, source: RowSource) -> Iterator[Rows]:
         for block in one.blocks:
             start = max(0, one.start - block.first_row)
             stop = min(block.rows, one.stop - block.first_row)
