@@ -11,7 +11,7 @@ LayoutOption = Annotated[
     ),
 ]
 ResizeOption = Annotated[
-    str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Size that pictures get, in the model's graph.")
+    str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Size that pictures get, by linear interpolation.")
 ]
 MeanOption = Annotated[
     str | None,

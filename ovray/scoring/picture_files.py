@@ -67,7 +67,7 @@ def inspect_pictures(ref: FileRef) -> InputFile:
     if find_spec("PIL") is None:
         raise ConfigError(f"{ref.name!r} holds pictures, which need Pillow: pip install 'ovray[images]'")
     listing = ref.pictures
-    assert listing is not None
+    assert listing is not None, "find_files lists pictures"
     size_bytes = pc.sum(listing.sizes_bytes).as_py()
     rows = len(listing.names)
     return InputFile(

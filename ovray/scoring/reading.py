@@ -5,7 +5,6 @@ May not enter: which slices (the driver's), what rows become (tensors.py, output
 
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 
 import pyarrow as pa
 
@@ -48,22 +47,21 @@ class RowReader:
         self._rows_per_batch = rows_per_batch
         self._ref: FileRef | None = None
         self._source: RowSource | None = None
-        self._ahead = ReadAhead(self._load)
+        self._ahead = ReadAhead(self._open_anew)
 
     def read(self, slices: Iterable[Slice]) -> Iterator[Rows]:
         """Yield all rows of ``slices``, in order, each batch with the columns and types of the reader's schema.
 
         Raises DataError, which names the file, where a file is damaged, gone or no longer the one it was.
         """
-        with closing(self._ahead.over(slices)) as upcoming:
-            for one, loading in upcoming:
-                try:
-                    yield from self._read_slice(one) if loading is None else loading.result()
-                except (OSError, pa.ArrowException) as error:
-                    self.close()
-                    raise DataError(
-                        f"rows {one.start} to {one.stop} of {one.ref.name!r} cannot be read: {one_line(error)}"
-                    ) from error
+        for one in self._ahead.over(slices):
+            try:
+                yield from self._read_slice(one)
+            except (OSError, pa.ArrowException) as error:
+                self.close()
+                raise DataError(
+                    f"rows {one.start} to {one.stop} of {one.ref.name!r} cannot be read: {one_line(error)}"
+                ) from error
 
     def close(self) -> None:
         """Let go of the open file; reading may go on afterwards."""
@@ -73,14 +71,7 @@ class RowReader:
             source.close()
 
     def _read_slice(self, one: Slice) -> Iterator[Rows]:
-        return self._rows_of(one, self._open(one))
-
-    def _load(self, one: Slice) -> list[Rows]:
-        """Read a slice on any thread: one that is a whole small file and sees by itself that it is the same."""
-        with closing(open_rows(one.ref, self._schema, rows_per_batch=self._rows_per_batch)) as source:
-            return list(self._rows_of(one, source))
-
-    def _rows_of(self, one: Slice, source: RowSource) -> Iterator[Rows]:
+        source = self._open(one)
         for block in one.blocks:
             start = max(0, one.start - block.first_row)
             stop = min(block.rows, one.stop - block.first_row)
@@ -90,12 +81,18 @@ class RowReader:
                 first_row += batch.num_rows
 
     def _open(self, one: Slice) -> RowSource:
+        ahead = self._ahead.source_of(one)
+        if ahead is not None:
+            return ahead
         if self._source is None or self._ref != one.ref:
             self.close()
             _check_unchanged(one)
-            self._source = open_rows(one.ref, self._schema, rows_per_batch=self._rows_per_batch)
+            self._source = self._open_anew(one)
             self._ref = one.ref
         return self._source
+
+    def _open_anew(self, one: Slice) -> RowSource:
+        return open_rows(one.ref, self._schema, rows_per_batch=self._rows_per_batch)
 
 
 def _check_unchanged(one: Slice) -> None:

@@ -131,13 +131,15 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
 
     Args:
         model: a file that OpenVINO reads, or a model in memory.
-        inputs: data files, folders, globs and URLs that pyarrow opens; their rows count in this order.
+        inputs: data files, folders, globs and URLs that pyarrow opens; their rows count in this order.  Of
+            pictures, each is a row, with the columns ``path`` and ``image``.
         output: the folder for the results; new, empty, or with results of this same job.
         devices: device string; ``MULTI`` is every device of the cluster.
         input: which column feeds which input: ``"COL"``, ``"NAME=COL"``, ``"pixel_*"``.
         keep: columns carried over; ``None`` keeps every column that is not an input.
         layout: how the values of pictures lie in the data, ``NHWC`` or ``NCHW``; ``None`` is as in the model.
-        resize: ``"HEIGHTxWIDTH"`` or ``(height, width)`` that pictures get, in the model's graph.
+        resize: ``"HEIGHTxWIDTH"`` or ``(height, width)`` that pictures get: in the model's graph, or picture files,
+            which may differ in size, as they are read; with the same numbers.
         mean: one number, or one for each channel as the model sees them, taken from the values in the graph.
         scale: the same, by which the values are then divided.
         color: ``BGR2RGB`` or ``RGB2BGR``.

@@ -95,6 +95,13 @@ class TestFinding:
         assert len(files) == 300
         assert inspects_here(files)
 
+    def test_without_pillow_the_way_to_it_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (ref,) = find_files([a_picture(tmp_path / "a.png", some_pixels(1, 1))])
+        monkeypatch.setattr("ovray.scoring.picture_files.find_spec", lambda name: None)
+
+        with pytest.raises(ConfigError, match=r"a\.png' holds pictures, which need Pillow: pip install 'ovray"):
+            inspect_all([ref], rows_wanted=None)
+
     @pytest.mark.slow
     def test_many_pictures_are_listed_in_little_time_and_memory(self, tmp_path: Path) -> None:
         for at in range(20_000):

@@ -1,4 +1,6 @@
 import io
+import socket
+import sys
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from openvino import opset13 as ops
 from PIL import Image
 
+from ovray.errors import ReplicaError
 from ovray.scoring.pictures import decode, resize
 from tests.pictures import some_pixels
 
@@ -150,6 +153,14 @@ def test_a_picture_that_would_fill_the_memory_is_refused(monkeypatch: pytest.Mon
 
     with pytest.raises(pa.ArrowInvalid, match="exceeds limit of 40 pixels"):
         decode(encoded(PIXELS), 3)
+
+
+def test_a_host_without_pillow_is_named_and_no_row_is_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(PIXELS)
+    monkeypatch.setitem(sys.modules, "PIL", None)  # as Python marks what cannot be imported
+
+    with pytest.raises(ReplicaError, match=f"which is not installed on host {socket.gethostname()}: pip install"):
+        decode(content, 3)
 
 
 class TestResizing:
