@@ -138,8 +138,8 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
         input: which column feeds which input: ``"COL"``, ``"NAME=COL"``, ``"pixel_*"``.
         keep: columns carried over; ``None`` keeps every column that is not an input.
         layout: how the values of pictures lie in the data, ``NHWC`` or ``NCHW``; ``None`` is as in the model.
-        resize: ``"HEIGHTxWIDTH"`` or ``(height, width)`` that pictures get: in the model's graph, or picture files,
-            which may differ in size, as they are read; with the same numbers.
+        resize: ``"HEIGHTxWIDTH"`` or ``(height, width)`` that pictures get, in the model's graph; picture files,
+            which may differ in size, get it while they are read, with the same numbers.
         mean: one number, or one for each channel as the model sees them, taken from the values in the graph.
         scale: the same, by which the values are then divided.
         color: ``BGR2RGB`` or ``RGB2BGR``.
