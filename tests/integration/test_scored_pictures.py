@@ -174,7 +174,8 @@ def test_the_example_runs_as_it_is_written(tmp_path: Path) -> None:
     block = re.search(r"```console\n(.*?)```", EXAMPLE.read_text(), flags=re.DOTALL)
     assert block is not None
     commands = [line.removeprefix("$ ") for line in block[1].splitlines() if "activate" not in line]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "RAY_ADDRESS": "local"}
 
     def run(command: str) -> str:
         done = subprocess.run(
