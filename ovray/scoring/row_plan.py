@@ -4,7 +4,8 @@ All of it at the start, from the model, the data's schema and its first rows.  M
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import openvino as ov
 import pyarrow as pa
@@ -27,6 +28,8 @@ from ovray.scoring.finishing import FunctionFinish, plan_finish
 from ovray.scoring.graph_steps import build_in, declared_layouts
 from ovray.scoring.on_error import ErrorOptions, OnError
 from ovray.scoring.outputs import OutputColumn, output_columns, output_schema
+from ovray.scoring.picture_columns import fit_pictures
+from ovray.scoring.picture_files import IMAGE_COLUMN
 from ovray.scoring.preparation import GraphSteps, choose_input
 from ovray.scoring.reading import read_sample
 from ovray.scoring.reduction import Reduction, ResultOptions, as_stored, chosen_outputs, plan_results
@@ -52,6 +55,8 @@ class RowOptions:
     batch_size: BatchSize = "auto"
     steps: GraphSteps = field(default_factory=GraphSteps)
     results: ResultOptions = field(default_factory=ResultOptions)
+    #: The most rows that a result file holds; ``None`` leaves it open.
+    rows_per_file: int | None = None
     #: Makes the model's inputs of columns.
     preprocess: UserFunction | None = None
     #: Makes the results of the model's outputs.
@@ -74,6 +79,7 @@ class RowOptions:
             "--argmax": self.results.argmax or None,
             "--labels": self.results.labels,
             "--dtype": self.results.float_type,
+            "--rows-per-file": self.rows_per_file,
             "--preprocess": None if self.preprocess is None else self.preprocess.name,
             "--postprocess": None if self.postprocess is None else self.postprocess.name,
         }
@@ -131,15 +137,19 @@ def plan_rows(graph: ov.Model, data: DataSet, options: RowOptions, errors: Error
     Raises:
         ConfigError: columns, options and model do not fit, or it is open how.
     """
-    fed = _feed(graph, read_sample(data, errors), options, errors.on_error)
-    batch_rows, given = fix_shapes(graph, fed.bindings, options.batch_size, data.rows)
+    schema, options = _with_pictures(graph, data, options, errors)
+    sample = read_sample(data, errors, schema)
+    fed = _feed(graph, sample, options, errors.on_error)
+    batch_rows, given = fix_shapes(graph, fed.bindings, options.batch_size, data.rows, options.rows_per_file)
     finish, reductions, outputs = _finish(given, fed.bindings, options)
-    kept = kept_columns(data.schema, fed.left_out, [column.name for column in outputs], options.keep)
+    kept = kept_columns(schema, fed.left_out, [column.name for column in outputs], options.keep)
     held = (*outputs, *(finish.takes if finish else ()))
     row_bytes = fed.bytes_per_row + sum(_bytes_per_row(column) for column in held)
+    # Pictures are let go one by one.
+    passing_bytes = sample.column(IMAGE_COLUMN).nbytes if data.has_pictures and IMAGE_COLUMN not in kept else 0
     read = {*kept, *fed.columns}
     return RowPlan(
-        read_schema=pa.schema([data.schema.field(name) for name in data.schema.names if name in read]),
+        read_schema=pa.schema([schema.field(name) for name in schema.names if name in read]),
         kept=kept,
         prepare=fed.prepare,
         bindings=fed.bindings,
@@ -148,8 +158,28 @@ def plan_rows(graph: ov.Model, data: DataSet, options: RowOptions, errors: Error
         outputs=outputs,
         batch_rows=batch_rows,
         rows_per_read=max(batch_rows, min(READ_BYTES // row_bytes, READ_MAX_ROWS)),
-        max_chunk_rows=max(batch_rows, MAX_CHUNK_BYTES // row_bytes),
+        max_chunk_rows=max(batch_rows, MAX_CHUNK_BYTES // max(1, row_bytes - passing_bytes)),
     )
+
+
+def _with_pictures(
+    graph: ov.Model, data: DataSet, options: RowOptions, errors: ErrorOptions
+) -> tuple[pa.Schema, RowOptions]:
+    """Returns the data's schema and the options, with pictures as they are decoded for the model.
+
+    A function gets them as they are.
+    """
+    if not data.has_pictures or options.preprocess is not None:
+        return data.schema, options
+    first_size = partial(_first_size, data, errors)
+    form, steps = fit_pictures(describe(graph), declared_layouts(graph), options.steps, first_size)
+    at = data.schema.get_field_index(IMAGE_COLUMN)
+    return data.schema.set(at, form.as_field()), replace(options, steps=steps)
+
+
+def _first_size(data: DataSet, errors: ErrorOptions) -> tuple[int, int]:
+    height, width, _ = cells_of(read_sample(data, errors).column(IMAGE_COLUMN)).shape
+    return height or 0, width or 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,7 @@ from ovray.scoring.preparation import GraphSteps, PerChannel, Size
 from ovray.scoring.recording import Recording, recorded
 from ovray.scoring.reduction import Labels, ResultOptions
 from ovray.scoring.report import ScoreReport
+from ovray.scoring.result_formats import ResultFormat, check_columns
 from ovray.scoring.row_plan import RowOptions, RowPlan, plan_rows
 from ovray.scoring.settling import settle_folder
 from ovray.scoring.taking_up import Earlier, TakenUp, take_up
@@ -61,6 +62,7 @@ class ScoreOptions:
     errors: ErrorOptions = field(default_factory=ErrorOptions)
     config: Mapping[str, str] = field(default_factory=dict)
     limit: int | None = None
+    result_format: ResultFormat = ResultFormat.PARQUET
     earlier: Earlier = Earlier.KEEP
     commit_every_s: float = 10.0
     max_backups: int = MAX_BACKUPS
@@ -71,11 +73,15 @@ class ScoreOptions:
 
     @property
     def changing_results(self) -> dict[str, object]:
-        """The options that a job must not change between its runs, beside those that show in its columns."""
+        """The options that a job must not change between its runs, beside those that show in its columns.
+
+        Those about its files must stay, too: one folder, one kind of files.
+        """
         return {
             "--config": self.config,
             "--precision": self.placement.precision,
             "--limit": self.limit,
+            "--format": None if self.result_format is ResultFormat.PARQUET else self.result_format.value,
             **self.rows.changing_results,
         }
 
@@ -135,6 +141,8 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
     argmax: bool = False,
     labels: Labels | None = None,
     dtype: str | None = None,
+    format: str = ResultFormat.PARQUET.value,
+    rows_per_file: int | None = None,
     preprocess: str | Function | None = None,
     postprocess: str | Function | None = None,
     hint: str = "THROUGHPUT",
@@ -154,20 +162,22 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
     max_replicas: int | None = None,
     replica_timeout_s: float = 30.0,
 ) -> ScoreReport:
-    """Scores every row of some files and writes the results as a folder of Parquet files.
+    """Scores every row of some files and writes the results as a folder of files.
 
     The folder is the record of what is done: the same call again, after a kill at whatever moment, scores the rows
     that are missing, and on a finished folder does nothing.
 
     Args:
         model: a file that OpenVINO reads, or a model in memory.
-        inputs: data files, folders, globs and URLs that pyarrow opens; their rows count in this order.
+        inputs: data files, folders, globs and URLs that pyarrow opens; their rows count in this order.  Of
+            pictures, each is a row, with the columns ``path`` and ``image``.
         output: the folder for the results; new, empty, or with results of this same job.
         devices: device string; ``MULTI`` is every device of the cluster.
         input: which column feeds which input: ``"COL"``, ``"NAME=COL"``, ``"pixel_*"``.
         keep: columns carried over; ``None`` keeps every column that is not an input.
         layout: how the values of pictures lie in the data, ``NHWC`` or ``NCHW``; ``None`` is as in the model.
-        resize: ``"HEIGHTxWIDTH"`` or ``(height, width)`` that pictures get, in the model's graph.
+        resize: ``"HEIGHTxWIDTH"`` or ``(height, width)`` that pictures get, in the model's graph; picture files,
+            which may differ in size, get it while they are read, with the same numbers.
         mean: one number, or one for each channel as the model sees them, taken from the values in the graph.
         scale: the same, by which the values are then divided.
         color: ``BGR2RGB`` or ``RGB2BGR``.
@@ -176,6 +186,8 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
         argmax: gives the class of the highest score instead of all scores.
         labels: a file with the name of one class a line, or the names; adds the names of the classes found.
         dtype: ``float16`` stores results that are floats in half precision.
+        format: of the files in ``output``: ``parquet``, ``csv`` (lists become JSON) or ``arrow``.
+        rows_per_file: the most rows that one file holds; files end at its multiples.
         preprocess: ``"module:function"`` or a function: gets a dict of column name to array (those of ``input``,
             by default all), gives a dict of input name to array with as many rows.  Tried on the first rows before
             anything starts; runs in the replicas, on two threads at once.
@@ -224,10 +236,12 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
             preprocess=None if preprocess is None else find_function("--preprocess", preprocess),
             postprocess=None if postprocess is None else find_function("--postprocess", postprocess),
             results=ResultOptions.parse(outputs=outputs, top_k=top_k, argmax=argmax, labels=labels, dtype=dtype),
+            rows_per_file=rows_per_file,
         ),
         errors=ErrorOptions.parse(on_error=on_error, max_errors=max_errors),
         config=config or {},
         limit=limit,
+        result_format=ResultFormat.parse(format),
         earlier=Earlier.DELETE if restart else Earlier.KEEP,
         commit_every_s=commit_every_s,
         max_backups=max_backups,
@@ -278,7 +292,8 @@ def _run(
         found = inspect_all(files, rows_wanted=options.limit, on_error=options.errors.on_error)
         data = DataSet(found, limit=options.limit)
         rows = plan_rows(graph, data, options.rows, options.errors)
-        folder = stack.enter_context(open_folder(output))
+        check_columns(options.result_format, rows.result_schema)
+        folder = stack.enter_context(open_folder(output, options.result_format))
         workload = Workload(model=pack(graph), batch_rows=rows.batch_rows)
         job = describe_job(workload.model, data, rows, options.changing_results)
         taken = stack.enter_context(take_up(folder, job, data.rows, options.earlier))
@@ -300,6 +315,9 @@ def _check_numbers(options: ScoreOptions) -> None:
     batch_size = options.rows.batch_size
     if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
         raise ConfigError(f"--batch-size {batch_size!r}: give a whole number from 1, or auto")
+    file_rows = options.rows.rows_per_file
+    if file_rows is not None and (not isinstance(file_rows, int) or file_rows < 1):
+        raise ConfigError(f"--rows-per-file {file_rows!r}: give a whole number from 1, or leave it out")
     if not options.commit_every_s > 0:
         raise ConfigError(f"--commit-every {options.commit_every_s:g}: give seconds, more than 0")
     if not isinstance(options.max_backups, int) or options.max_backups < 0:
@@ -340,6 +358,7 @@ def _score(  # noqa: PLR0913 (what the run has found out so far)
             cheap_cuts=data.cheap_cuts,
             min_chunk_rows=rows.batch_rows,
             max_chunk_rows=rows.max_chunk_rows,
+            cut_multiple=options.rows.rows_per_file,
             max_chunk_s=CHUNK_SHARE * options.commit_every_s,
             max_backups=options.max_backups,
             poison=Poison.PUT_ASIDE if options.errors.on_error is OnError.RECORD else Poison.FAIL,
