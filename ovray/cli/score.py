@@ -129,11 +129,12 @@ def score(
     from ovray.core.events import MAX_BACKUPS
     from ovray.driver.placement import PlacementOptions
     from ovray.scoring.on_error import ErrorOptions
+    from ovray.scoring.options import ScoreOptions
     from ovray.scoring.preparation import GraphSteps
     from ovray.scoring.reduction import ResultOptions
     from ovray.scoring.result_formats import ResultFormat
     from ovray.scoring.row_plan import RowOptions
-    from ovray.scoring.score import ScoreOptions, run
+    from ovray.scoring.score import run
     from ovray.scoring.taking_up import Earlier
     from ovray.scoring.user_functions import find_function
 

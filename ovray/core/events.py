@@ -153,8 +153,9 @@ class TimerFired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrioritiesChanged:
-    """The user gave the devices a new order, first is best; devices left out get no new work."""
+    """The devices have a new order, first is best; those left out get no new work."""
 
+    #: Names of devices or ids of replicas; the id of a replica counts more than its device.
     devices: tuple[str, ...]
 
 

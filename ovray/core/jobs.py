@@ -102,8 +102,13 @@ class Jobs:
         history = chunk.history
         if history.verdict is None:
             history.kills += 1
+        else:
+            history.tries += 1
         if chunk.dispatches:
             return []
+        if history.tries >= self._settings.max_tries:
+            message = f"{history.verdict}; then {history.tries} more that were to put them on record: {reason}"
+            return self._fail(chunk, message, FailureCause.DEVICE)
         if history.verdict is None and history.kills > self._settings.max_replicas_killed:
             message = f"{history.kills} replicas died while they held these rows, the last one: {reason}"
             if chunk.job.asked.poison is Poison.FAIL:

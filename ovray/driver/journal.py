@@ -74,24 +74,24 @@ class Lane:
     #: When it last answered.
     answered_s: float = 0.0
     working_s: float = 0.0
-    #: Since when it is lost; ``None`` while it is there.
-    lost_s: float | None = None
-    #: Earlier times for which it was lost, added up.
+    #: Since when it is gone, lost or sent away; ``None`` while it is there.
+    gone_s: float | None = None
+    #: Earlier times for which it was gone, added up.
     away_s: float = 0.0
     #: Seconds of work over time.
     work: TimeBins = field(default_factory=TimeBins)
 
     def there_s(self, end_s: float) -> float:
         """Returns for how long it was ready or working until then."""
-        return max(0.0, (end_s if self.lost_s is None else self.lost_s) - self.ready_s - self.away_s)
+        return max(0.0, (end_s if self.gone_s is None else self.gone_s) - self.ready_s - self.away_s)
 
     def idle_s(self, end_s: float) -> float:
         """Returns for how long of that it held no work."""
         return max(0.0, self.there_s(end_s) - self.working_s)
 
     def last_idle_s(self, end_s: float) -> float:
-        """Returns for how long it has held none, from its last answer on; 0 for one that is lost."""
-        return max(0.0, end_s - max(self.answered_s, self.ready_s)) if self.lost_s is None else 0.0
+        """Returns for how long it has held none, from its last answer on; 0 for one that is gone."""
+        return max(0.0, end_s - max(self.answered_s, self.ready_s)) if self.gone_s is None else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +190,8 @@ class Journal:
                 self._end(command.dispatch, Fate.NEEDLESS, at_s)
             case commands.SendChunk():
                 self._begin(command, at_s)
+            case commands.ReleaseReplica():
+                self.lanes[command.replica].gone_s = at_s
             case commands.FinishJob() | commands.FailJob():
                 self._is_over = True
 
@@ -200,16 +202,16 @@ class Journal:
 
     def _note_ready(self, event: events.ReplicaReady, at_s: float) -> None:
         lane = self.lanes.setdefault(event.replica, Lane(device=event.device, ready_s=at_s, answered_s=at_s))
-        if lane.lost_s is not None:
-            lane.away_s += at_s - lane.lost_s
+        if lane.gone_s is not None:
+            lane.away_s += at_s - lane.gone_s
             lane.answered_s = at_s
-            lane.lost_s = None
+            lane.gone_s = None
 
     def _note_loss(self, event: events.ReplicaLost, at_s: float) -> None:
         for dispatch in [id for id, sending in self._open.items() if sending.replica == event.replica]:
             self._end(dispatch, Fate.LOST, at_s, event.reason)
         if event.replica in self.lanes:
-            self.lanes[event.replica].lost_s = at_s
+            self.lanes[event.replica].gone_s = at_s
 
     def _begin(self, command: commands.SendChunk, at_s: float) -> None:
         if self._starts[command.start]:

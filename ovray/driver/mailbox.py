@@ -25,7 +25,8 @@ class Mailbox:
         self._notes: deque[Any] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # Not before nobody can put anything in any more: the number may be another file's by then.
-        weakref.finalize(self, os.close, self._wake)
+        # And not when the interpreter ends, either: pools are closed after that, and use it.
+        weakref.finalize(self, os.close, self._wake).atexit = False
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake, selectors.EVENT_READ, None)
         #: Whether the taker sleeps, or is about to: who puts something in must wake it.

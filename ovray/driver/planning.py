@@ -80,14 +80,15 @@ def plan(  # noqa: PLR0913 (the public face: every option has its name)
 
 def _only_placed(options: PlacementOptions, address: str | None) -> Plan:
     sysfs_root = recorded_sysfs_root(os.environ)
-    found = _look_at_hosts(address, sysfs_root)
+    found = look_at_hosts(address, sysfs_root)
     laid_out = lay_out(options, found)
     if sysfs_root is None and any(host.node_id for host in found.hosts):
         check_resources(laid_out, found.hosts)
     return laid_out
 
 
-def _look_at_hosts(address: str | None, sysfs_root: Path | None) -> ClusterProbe:
+def look_at_hosts(address: str | None, sysfs_root: Path | None) -> ClusterProbe:
+    """Looks at a cluster; where no Ray runs, at this machine, without the seconds that starting one takes."""
     if not has_ray(address):
         return ClusterProbe(hosts=(probe_local_host(sysfs_root),))
     with ray_session(address):

@@ -17,6 +17,7 @@ from ovray.driver import messages
 from ovray.driver.bundles import Bundles, bundle_rule
 from ovray.driver.calls import Call, Ended
 from ovray.driver.lifecycle import ReplicaSet
+from ovray.driver.ordering import Ordering
 from ovray.driver.transport import Transport
 from ovray.errors import DataError, OvrayError, ReplicaError
 from ovray.replica.envelope import Envelope, Reply, Request
@@ -51,6 +52,8 @@ class RequestLoop:
         self._transport = transport
         self._replicas = replicas
         self._client = client
+        #: Says which replicas are to serve; ``None``: all alike.
+        self.ordering: Ordering | None = None
         self._clock = clock
         self._bundles = Bundles(submit_again, SchedulerSettings().max_replicas_killed)
         self._calls: dict[RequestId, Call] = {}
@@ -90,6 +93,7 @@ class RequestLoop:
             case _:
                 for event in self._replicas.take(message):
                     self.feed(event)
+                self.order_replicas()
 
     def tick(self) -> None:
         """Does what is due by the clock.
@@ -103,6 +107,7 @@ class RequestLoop:
             snapshot = self._scheduler.snapshot()
             for event in self._replicas.look_after(snapshot):
                 self.feed(event)
+            self.order_replicas()
             self._bundles.rule = bundle_rule(snapshot, self._replicas.reports)
             error = self._replicas.error_if_none_is_left(self._scheduler.snapshot())
             if error is not None:
@@ -110,6 +115,17 @@ class RequestLoop:
         if self._wake_at_s is not None and now_s >= self._wake_at_s:
             self._wake_at_s = None
             self.feed(events.TimerFired())
+
+    def order_replicas(self) -> None:
+        """Has the scheduler prefer what is to be preferred as replicas stand now."""
+        if self.ordering is not None:
+            for event in self.ordering.look(self._scheduler.snapshot()):
+                self.feed(event)
+
+    def set_priorities(self, devices: Sequence[str]) -> None:
+        """Prefers devices in this order from now on, whatever becomes of them."""
+        self.ordering = None
+        self.feed(events.PrioritiesChanged(devices=tuple(devices)))
 
     def feed(self, event: events.Event) -> None:
         """Tells the scheduler, and carries out what it says."""

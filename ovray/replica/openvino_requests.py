@@ -7,6 +7,7 @@ OpenVINO: on dynamic CPU models an inference that copies its input may write it 
 inference had shared, long after that array was freed.
 """
 
+import contextlib
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -177,6 +178,29 @@ class _OpenVINOLane:
         self._infer_request = request
 
     def infer(self, requests: Sequence[Request]) -> Inferred:
+        try:
+            return self._infer(requests)
+        except InferenceFailedError:
+            self._forget_shapes()
+            raise
+
+    def _forget_shapes(self) -> None:
+        """Runs other shapes after an inference that failed.
+
+        OpenVINO's CPU plugin (2026.4.1) keeps part of the shapes that did not go together, and then refuses those
+        of the last good inference as well, in every infer request, until one of other shapes has run.
+        """
+        inputs = self._engine.signature.inputs
+        if all(port.shape is not None and None not in port.shape for port in inputs):
+            return
+        for length in (1, 2):
+            shapes = tuple(
+                tuple(length if size is None else size for size in port.shape or (None,)) for port in inputs
+            )
+            with contextlib.suppress(InferenceFailedError):
+                self._infer([zeros_for(inputs, shapes)])
+
+    def _infer(self, requests: Sequence[Request]) -> Inferred:
         try:
             self._fill(requests)
             began_s = time.monotonic()

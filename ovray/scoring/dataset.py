@@ -1,10 +1,11 @@
-"""Sees many input files as one table: its schema, its rows counted from 0, and which file holds which.
+"""Sees many input files, or stored tables, as one: its schema, its rows counted from 0, and which holds which.
 
 May not enter: open files, rows, models.  Files are looked into by inputs.py, rows are read by reading.py.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from copy import copy
 from enum import Enum, auto
 
 import pyarrow as pa
@@ -12,11 +13,12 @@ import pyarrow as pa
 from ovray.errors import ConfigError
 from ovray.scoring.files import picture_of
 from ovray.scoring.guessed_types import common_text_type, common_type
-from ovray.scoring.records import Block, FileRef, Format, InputFile, Pictures, Slice
+from ovray.scoring.picture_files import IMAGE_COLUMN
+from ovray.scoring.records import Block, FileRef, Format, InputFile, Pictures, Slice, StoredTable
 
 
 class DataSet:
-    """Is the rows of some files, one after the other.
+    """Is the rows of some files or stored tables, one after the other.
 
     Row numbers here are global: 0 is the first row of the first file.
     """
@@ -48,7 +50,19 @@ class DataSet:
     @property
     def has_pictures(self) -> bool:
         """Whether rows are pictures."""
-        return self._files[0].ref.format is Format.PICTURE
+        ref = self._files[0].ref
+        return isinstance(ref, FileRef) and ref.format is Format.PICTURE
+
+    @property
+    def read_singly(self) -> tuple[str, ...]:
+        """Columns of which replicas hold one row at a time."""
+        return (IMAGE_COLUMN,) if self.has_pictures else ()
+
+    def with_pictures(self, field: pa.Field) -> "DataSet":
+        """Return the same rows, with pictures decoded as the field says."""
+        fitted = copy(self)
+        fitted.schema = self.schema.set(self.schema.get_field_index(IMAGE_COLUMN), field)
+        return fitted
 
     @property
     def cheap_cuts(self) -> tuple[int, ...]:
@@ -59,6 +73,10 @@ class DataSet:
             for block in file.blocks
         )
         return (*(start for start in starts if start < self.rows), self.rows)
+
+    def name(self, start: int, stop: int) -> str:
+        """Return where rows are, in words."""
+        return name_rows(self.slices(start, stop))
 
     def slices(self, start: int, stop: int) -> tuple[Slice, ...]:
         """Return where rows ``start`` up to, not including, ``stop`` are: what a replica needs to read them."""
@@ -87,9 +105,10 @@ def name_rows(slices: Sequence[Slice]) -> str:
 
 def _slices(file: InputFile, start: int, stop: int) -> Iterable[Slice]:
     """Return what is read of a file; of a folder of pictures, each picture as a file of its own."""
-    if file.ref.pictures is None:
+    ref = file.ref
+    if not isinstance(ref, FileRef) or ref.pictures is None:
         return [_slice(file, start, stop)]
-    return (_picture_slice(picture_of(file.ref, at), file.ref.pictures, at) for at in range(start, stop))
+    return [_picture_slice(picture_of(ref, at), ref.pictures, at) for at in range(start, stop)]
 
 
 def _picture_slice(ref: FileRef, listing: Pictures, at: int) -> Slice:
@@ -164,6 +183,8 @@ class _Origin(Enum):
 
 
 def _origin(file: InputFile, column: str) -> _Origin:
+    if isinstance(file.ref, StoredTable):
+        return _Origin.STATED
     if file.ref.format is Format.CSV or any(column == one.column for one in file.ref.partitions):
         return _Origin.TEXT
     return _Origin.VALUES if file.ref.format is Format.JSON_LINES else _Origin.STATED

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from ovray.scoring.records import Block, RowSource, Slice
+from ovray.scoring.records import Block, FileRef, RowSource, Slice
 
 #: Each thread may hold a large picture; so many decode faster than any device infers.
 MAX_THREADS = 16
@@ -35,7 +35,7 @@ class ReadAhead:
         try:
             while True:
                 while len(window) <= self._count and (one := next(upcoming, None)) is not None:
-                    window.append((one, self._submit(one) if one.ref.format.is_one_row else None))
+                    window.append((one, self._submit(one) if _is_one_row(one) else None))
                 if not window:
                     return
                 turn, loading = window.popleft()
@@ -68,6 +68,10 @@ class ReadAhead:
             return [batch for block in one.blocks for batch in source.read(block, 0, block.rows)]
         finally:
             source.close()
+
+
+def _is_one_row(one: Slice) -> bool:
+    return isinstance(one.ref, FileRef) and one.ref.format.is_one_row
 
 
 @dataclass(frozen=True, slots=True)

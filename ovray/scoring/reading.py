@@ -18,10 +18,10 @@ from ovray.scoring.files import file_info, one_line, open_file
 from ovray.scoring.inputs import open_rows
 from ovray.scoring.on_error import ErrorOptions
 from ovray.scoring.read_ahead import ReadAhead
-from ovray.scoring.records import Block, FileRef, Rows, RowSource, Slice, Unreadable
+from ovray.scoring.records import Block, FileRef, Rows, RowSource, RowsRef, Slice, StoredTable, Unreadable
 
 #: Rows that show what a column holds: enough to see lists of different lengths, few enough for rows of images.
-_SAMPLE_ROWS = 16
+SAMPLE_ROWS = 16
 
 #: Around damage, batches are smaller by so much: of what is decoded together, all is lost.
 _FINER = 1024
@@ -30,15 +30,14 @@ _FINER = 1024
 _PICTURES_TRIED = 64
 
 
-def read_sample(data: DataSet, errors: ErrorOptions, schema: pa.Schema | None = None) -> pa.RecordBatch:
+def read_sample(data: DataSet, errors: ErrorOptions) -> pa.RecordBatch:
     """Return the first rows of a data set with all of its columns; those that may be bad are passed over.
 
-    The columns are as the data has them, or as ``schema`` does.
     Raises ConfigError where the first rows turn out to be damaged, or all.
     """
     step = _PICTURES_TRIED if data.has_pictures else data.rows
     first: FirstError | None = None
-    with closing(RowReader(schema or data.schema, rows_per_batch=_SAMPLE_ROWS)) as reader:
+    with closing(RowReader(data.schema, rows_per_batch=SAMPLE_ROWS)) as reader:
         for start in range(0, data.rows, step):
             stop = min(start + step, data.rows)
             bad = BadRows((start, stop), data.slices(start, stop), ErrorOptions(on_error=errors.on_error))
@@ -64,7 +63,7 @@ def _first_readable(reader: "RowReader", bad: BadRows) -> pa.RecordBatch | None:
 
 
 class RowReader:
-    """Reads slices of a data set.
+    """Reads slices of a data set, or of whatever else is stored.
 
     Keeps the file read last open, with its place, so that consecutive chunks decode nothing twice.
     Suits one thread.
@@ -74,7 +73,7 @@ class RowReader:
         """Prepare to read the columns of ``schema``, a part of the data set's; rows at once are bounded."""
         self._schema = schema
         self._rows_per_batch = rows_per_batch
-        self._ref: FileRef | None = None
+        self._ref: RowsRef | None = None
         self._source: RowSource | None = None
         self._ahead = ReadAhead(self._open_anew)
 
@@ -87,6 +86,9 @@ class RowReader:
         for one in self._ahead.over(slices):
             for block in one.blocks:
                 yield from self._read_block(_Place(one, block))
+            if isinstance(one.ref, StoredTable):
+                # It costs nothing to open again, and takes room in the store as long as it is open.
+                self._close_source()
 
     def close(self) -> None:
         """Let go of all files; reading may go on afterwards."""
@@ -158,7 +160,8 @@ class RowReader:
             return ahead
         if self._source is None or self._ref != one.ref:
             self._close_source()
-            _check_unchanged(one)
+            if isinstance(one.ref, FileRef):
+                _check_unchanged(one.ref, one.size_bytes)
             try:
                 self._source = self._open_anew(one)
             except (OSError, pa.ArrowException) as error:
@@ -193,9 +196,10 @@ def _check_store(one: Slice, failure: Exception) -> None:
     try:
         if isinstance(failure, OSError) and failure.errno is not None:
             raise failure  # of the system's; Arrow's own, about content, have no number
-        _check_unchanged(one)
-        with open_file(one.ref) as file:
-            file.read(1)
+        if isinstance(one.ref, FileRef):
+            _check_unchanged(one.ref, one.size_bytes)
+            with open_file(one.ref) as file:
+                file.read(1)
     except (OSError, pa.ArrowException) as error:
         raise _cannot_be_read(one, error) from error
 
@@ -207,16 +211,16 @@ def _cannot_be_read(one: Slice, error: Exception) -> DataError:
     )
 
 
-def _check_unchanged(one: Slice) -> None:
-    size_bytes = file_info(one.ref).size
+def _check_unchanged(ref: FileRef, inspected_bytes: int) -> None:
+    size_bytes = file_info(ref).size
     if size_bytes is None:
         raise DataError(
-            f"{one.ref.name!r} is not there on host {socket.gethostname()}; every host that scores needs to see it"
+            f"{ref.name!r} is not there on host {socket.gethostname()}; every host that scores needs to see it"
             " at the same path, or name it by a URL"
         )
-    if size_bytes != one.size_bytes:
+    if size_bytes != inspected_bytes:
         raise DataError(
-            f"{one.ref.name!r} was changed while it was being scored: it had {one.size_bytes} bytes and now has"
+            f"{ref.name!r} was changed while it was being scored: it had {inspected_bytes} bytes and now has"
             f" {size_bytes}; start again"
         )
 

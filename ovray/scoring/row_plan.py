@@ -5,7 +5,6 @@ All of it at the start, from the model, the data's schema and its first rows.  M
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import openvino as ov
 import pyarrow as pa
@@ -16,7 +15,6 @@ from ovray.replica.signature import Port, Signature
 from ovray.scoring.batching import BatchSize, fix_shapes
 from ovray.scoring.cells import cells_of, with_numbers, with_usual_lists
 from ovray.scoring.columns import Binding, bind, kept_columns
-from ovray.scoring.dataset import DataSet
 from ovray.scoring.feeding import (
     FunctionPreparation,
     bind_arrays,
@@ -26,12 +24,10 @@ from ovray.scoring.feeding import (
 )
 from ovray.scoring.finishing import FunctionFinish, plan_finish
 from ovray.scoring.graph_steps import build_in, declared_layouts
-from ovray.scoring.on_error import ErrorOptions, OnError
+from ovray.scoring.on_error import OnError
 from ovray.scoring.outputs import OutputColumn, output_columns, output_schema
-from ovray.scoring.picture_columns import fit_pictures
-from ovray.scoring.picture_files import IMAGE_COLUMN
 from ovray.scoring.preparation import GraphSteps, choose_input
-from ovray.scoring.reading import read_sample
+from ovray.scoring.records import Source
 from ovray.scoring.reduction import Reduction, ResultOptions, as_stored, chosen_outputs, plan_results
 from ovray.scoring.user_functions import UserFunction
 
@@ -124,32 +120,38 @@ class RowPlan:
         """Returns the columns that are carried over."""
         return pa.schema([self.read_schema.field(name) for name in self.kept])
 
+    def without_kept(self) -> "RowPlan":
+        """Returns the same for replicas that are given, and give back, no columns that are only carried over."""
+        fed = {name for binding in self.bindings for name in binding.columns}
+        read = fed if self.prepare is None else self.prepare.columns
+        return replace(self, kept=(), read_schema=pa.schema([one for one in self.read_schema if one.name in read]))
 
-def plan_rows(graph: ov.Model, data: DataSet, options: RowOptions, errors: ErrorOptions) -> RowPlan:
+
+def plan_rows(
+    graph: ov.Model, data: Source, sample: pa.RecordBatch, options: RowOptions, on_error: OnError = OnError.RAISE
+) -> RowPlan:
     """Decides what becomes of a row.
 
     Args:
         graph: is given preparation and static shapes, in place.
         data: the rows.
+        sample: the first of them, with all columns.
         options: what is wanted.
-        errors: what becomes of bad rows: where they are recorded, the first rows may be bad and decide nothing.
+        on_error: what becomes of bad rows: where they are recorded, the first rows may be bad and decide nothing.
 
     Raises:
         ConfigError: columns, options and model do not fit, or it is open how.
     """
-    schema, options = _with_pictures(graph, data, options, errors)
-    sample = read_sample(data, errors, schema)
-    fed = _feed(graph, sample, options, errors.on_error)
+    fed = _feed(graph, sample, options, on_error)
     batch_rows, given = fix_shapes(graph, fed.bindings, options.batch_size, data.rows, options.rows_per_file)
     finish, reductions, outputs = _finish(given, fed.bindings, options)
-    kept = kept_columns(schema, fed.left_out, [column.name for column in outputs], options.keep)
+    kept = kept_columns(data.schema, fed.left_out, [column.name for column in outputs], options.keep)
     held = (*outputs, *(finish.takes if finish else ()))
     row_bytes = fed.bytes_per_row + sum(_bytes_per_row(column) for column in held)
-    # Pictures are let go one by one.
-    passing_bytes = sample.column(IMAGE_COLUMN).nbytes if data.has_pictures and IMAGE_COLUMN not in kept else 0
+    passing = [sample.column(name).nbytes for name in data.read_singly if name not in kept]
     read = {*kept, *fed.columns}
     return RowPlan(
-        read_schema=pa.schema([schema.field(name) for name in schema.names if name in read]),
+        read_schema=pa.schema([data.schema.field(name) for name in data.schema.names if name in read]),
         kept=kept,
         prepare=fed.prepare,
         bindings=fed.bindings,
@@ -158,28 +160,8 @@ def plan_rows(graph: ov.Model, data: DataSet, options: RowOptions, errors: Error
         outputs=outputs,
         batch_rows=batch_rows,
         rows_per_read=max(batch_rows, min(READ_BYTES // row_bytes, READ_MAX_ROWS)),
-        max_chunk_rows=max(batch_rows, MAX_CHUNK_BYTES // max(1, row_bytes - passing_bytes)),
+        max_chunk_rows=max(batch_rows, MAX_CHUNK_BYTES // max(1, row_bytes - sum(passing) // sample.num_rows)),
     )
-
-
-def _with_pictures(
-    graph: ov.Model, data: DataSet, options: RowOptions, errors: ErrorOptions
-) -> tuple[pa.Schema, RowOptions]:
-    """Returns the data's schema and the options, with pictures as they are decoded for the model.
-
-    A function gets them as they are.
-    """
-    if not data.has_pictures or options.preprocess is not None:
-        return data.schema, options
-    first_size = partial(_first_size, data, errors)
-    form, steps = fit_pictures(describe(graph), declared_layouts(graph), options.steps, first_size)
-    at = data.schema.get_field_index(IMAGE_COLUMN)
-    return data.schema.set(at, form.as_field()), replace(options, steps=steps)
-
-
-def _first_size(data: DataSet, errors: ErrorOptions) -> tuple[int, int]:
-    height, width, _ = cells_of(read_sample(data, errors).column(IMAGE_COLUMN)).shape
-    return height or 0, width or 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

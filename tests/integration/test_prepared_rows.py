@@ -21,6 +21,7 @@ from ovray.scoring.files import find_files
 from ovray.scoring.inspection import inspect_all
 from ovray.scoring.on_error import ErrorOptions
 from ovray.scoring.preparation import GraphSteps
+from ovray.scoring.reading import read_sample
 from ovray.scoring.row_plan import RowOptions, RowPlan, plan_rows
 from tests.integration import models
 from tests.integration.scored import TOLERANCE, as_array, plain_openvino, scores_in
@@ -65,7 +66,8 @@ def score(model: Any, file: Path, output: Path, **options: Any) -> pa.Table:
 def planned(model: ov.Model, file: Path, **options: Any) -> tuple[RowPlan, ov.Model]:
     data = DataSet(inspect_all(find_files([file]), rows_wanted=None))
     graph = model.clone()
-    return plan_rows(graph, data, RowOptions(steps=GraphSteps.parse(**options)), ErrorOptions()), graph
+    sample = read_sample(data, ErrorOptions())
+    return plan_rows(graph, data, sample, RowOptions(steps=GraphSteps.parse(**options))), graph
 
 
 class TestPreparationInTheGraph:
@@ -276,7 +278,7 @@ class TestFunctions:
         assert scores["worst"].to_pylist() == expected["scores"].argmin(axis=1).tolist()
         assert scores["name"].to_pylist() == ["abcde"[one] for one in expected["scores"].argmax(axis=1)]
 
-    def test_a_function_that_fails_ends_the_run_with_the_file_the_rows_and_its_name(
+    def test_a_function_that_fails_ends_the_run_with_the_file_the_row_and_its_name(
         self, file: Path, tmp_path: Path
     ) -> None:
         def fails_later(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -288,9 +290,7 @@ class TestFunctions:
             score(models.a_picture_model(), file, tmp_path / "scores", preprocess=fails_later)
 
         text = str(caught.value)
-        assert re.search(
-            r"halves\.parquet, rows 20 to 30 .*fails_later failed with ValueError: a picture of", text
-        )
+        assert re.search(r"halves\.parquet, row 25 .*fails_later failed with ValueError: a picture of", text)
 
     def test_the_command_takes_every_option(self, file: Path, pictures: np.ndarray, tmp_path: Path) -> None:
         (tmp_path / "mine.py").write_text(

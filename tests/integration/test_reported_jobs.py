@@ -79,7 +79,7 @@ class TestReport:
         page = Page((folder / "report.html").read_text(encoding="utf-8"))
         assert page.reaches_for == []
         assert "scores every row is done" in page.text
-        assert f"{ROWS:,} rows scored, of {ROWS:,}" in page.text
+        assert f"{ROWS:,} rows done, of {ROWS:,}" in page.text
         assert "<i>&rows.parquet" in page.text
         assert "i" not in {name for name, attrs in page.elements if "style" not in attrs}
         for told in ("3 replicas, of 3 planned", "--devices SIM*2?ms=0.5,CPU(2)", "openvino", "features as f32"):
@@ -100,6 +100,17 @@ class TestReport:
         assert page.text.count("<b>no</b>") >= 2, "at the top, and with the chunk that failed"
         assert "scores failed" in page.text
         assert "failed" in page.classes("rect")
+
+    def test_rows_that_were_put_aside_are_counted(self, folder: Path) -> None:
+        (folder / "refusing_one.py").write_text(REFUSING)
+
+        score("--report", "report.html", "--preprocess", "refusing_one:refuse_a_row", "--on-error", "record")
+
+        page = Page((folder / "report.html").read_text(encoding="utf-8"))
+        assert "1 errors: rows put aside" in page.text
+        assert re.search(
+            r"Rows that could not be scored: 1; scores/_errors has them. The first: .*<b>no</b>", page.text
+        )
 
     def test_a_run_that_finds_every_row_done_leaves_the_page_as_it_is(self, folder: Path) -> None:
         score("--report", "report.html")

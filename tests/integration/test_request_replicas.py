@@ -39,7 +39,7 @@ def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     patch.setenv("OVRAY_LEASE_DIR", str(tmp_path_factory.mktemp("leases")))
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        plan = place(PlacementOptions(devices="CPU?INFERENCE_PRECISION_HINT=f32,SIM?ms=100&nireq=2"))
+        plan = place(PlacementOptions(devices="CPU?INFERENCE_PRECISION_HINT=f32,SIM?ms=100&nireq=2")).plan
         actors = [ReplicaActor.remote(spec, "a test", 10.0, this_process()) for spec in plan.replicas[:1]]
         actors.append(ReplicaActor.remote(plan.replicas[-1], "a test", 10.0, this_process()))
         specs = [plan.replicas[0], plan.replicas[-1]]

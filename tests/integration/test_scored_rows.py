@@ -21,7 +21,8 @@ from ovray.devices.leases import CoreLeases, Lease
 from ovray.driver.job import Progress
 from ovray.driver.placement import PlacementOptions
 from ovray.replica.pinning import thread_affinities
-from ovray.scoring.score import ScoreOptions, run
+from ovray.scoring.options import ScoreOptions
+from ovray.scoring.score import run
 from tests.integration import models
 from tests.integration.scored import TOLERANCE, as_array, parts_of, plain_openvino, scores_in
 

@@ -16,7 +16,7 @@ from typing import IO
 
 import psutil
 
-from tests.multihost.hosts import Host, Switch, wait_until
+from tests.multihost.hosts import DEADLINE_S, Host, Switch, wait_until
 
 #: What the first run after a killed one clears, told apart by the number of the process that made it.
 _FOLDER = "ovm"
@@ -54,6 +54,7 @@ class Cluster:
             "TMPDIR": str(self.local / "tmp"),
             "HOME": str(self.local),
             "OVRAY_LEASE_DIR": str(self.local / "tmp"),
+            "OVRAY_TEST_SHARED": str(self.shared),
         }
         self._switch = Switch()
         self.head = self._add("head", ["--head", f"--port={_PORT}", "--include-dashboard=false"], cpus=0)
@@ -79,7 +80,10 @@ class Cluster:
         return (host or self.head).start(command, {**self._environment, **(environment or {})}, stdout, stderr)
 
     def remove(self, host: Host) -> None:
+        """End a host in a way that Ray notices at once."""
         del self.hosts[host.name]
+        host.link_up()
+        host.kill_all_processes()
         host.close()
 
     def set_up(self, names: Sequence[str]) -> None:
@@ -109,7 +113,7 @@ class Cluster:
         """Ask the head, see head_questions.py."""
         command = [sys.executable, "-m", "tests.multihost.head_questions", self.address, *question]
         with self.start_driver(command, subprocess.PIPE, subprocess.PIPE) as process:
-            answer, complaint = process.communicate(timeout=60)
+            answer, complaint = process.communicate(timeout=DEADLINE_S)
         return answer if process.returncode == 0 else self._no_answer(complaint)
 
     def _no_answer(self, complaint: str) -> str:

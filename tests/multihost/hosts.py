@@ -19,7 +19,7 @@ from typing import IO
 
 import psutil
 
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 
 #: Nobody outside sees these addresses: the switch is in a namespace of its own.
 _PREFIX = "10.77.0"

@@ -83,6 +83,7 @@ class JobOnHosts:
     commit_every_s: float = 0.5
     batch_size: int = 32
     preprocess: str | None = None
+    on_error: str = "raise"
     replica_timeout_s: float = 30.0
 
 

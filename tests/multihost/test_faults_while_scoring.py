@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.multihost import memory_limit, table, user_functions
@@ -288,7 +289,7 @@ def test_a_row_that_kills_its_process_is_found_and_named(cluster: Cluster, job: 
     poisoned = replace(job, devices=FAST_DEVICES, preprocess="tests.multihost.user_functions:with_poison")
     with ScoringLoad(cluster, poisoned) as load:
         said = load.fail()
-        losses = load.standings()[-1].counters["losses"]
+        losses = load.standings()[-1].counters["losses"]  # the last one may be yet to come
 
     row = user_functions.POISON_ROW
     assert said["kind"] == "DataError"
@@ -299,16 +300,38 @@ def test_a_row_that_kills_its_process_is_found_and_named(cluster: Cluster, job: 
         load=load.text,
         lost=0,
         twice=0,
-        goes_on=f"{losses + 1} replicas died; the error names file and row",
+        goes_on="3 replicas died; the error names file and row",
         asked="one error, for that row",
     )
     table.rows.append(rows)
 
 
+def test_a_row_that_kills_its_process_is_put_on_record_and_all_others_are_scored(
+    cluster: Cluster, job: JobOnHosts
+) -> None:
+    poisoned = replace(
+        job,
+        devices=FAST_DEVICES,
+        preprocess="tests.multihost.user_functions:with_poison",
+        on_error="record",
+    )
+    with ScoringLoad(cluster, poisoned) as load:
+        count = load.finish()
+        losses = load.standings()[-1].counters["losses"]
+
+    missing = {*range(ROWS)} - {*pq.read_table(job.output, columns=["number"]).column("number").to_pylist()}
+    assert missing == {user_functions.POISON_ROW}
+    assert (count.report["errors"], count.twice) == (1, 0)
+    good = replace(count, lost=count.lost - 1)
+    goes_on = f"{losses} replicas died; the row is in _errors/"
+    put_down("a poison row, --on-error record", load, good, goes_on, "0 of the good, one error")
+
+
 def test_a_host_that_joins_gets_replicas(cluster: Cluster, job: JobOnHosts) -> None:
     cluster.set_up(HOSTS[:2])
-    # One row at a time takes the two cores some twenty seconds, whichever hosts they are lent to.
-    on_cpus = replace(job, devices="w*/CPU", batch_size=1)
+    # Short parts, since the first ones are cut by the rate of a warm-up that knew of no leisure.
+    leisurely = "tests.multihost.user_functions:with_leisure"
+    on_cpus = replace(job, devices="w*/CPU", preprocess=leisurely, commit_every_s=0.02)
     with ScoringLoad(cluster, on_cpus) as load:
         wait_until_all_work(load, hosts=2)
 
@@ -318,7 +341,9 @@ def test_a_host_that_joins_gets_replicas(cluster: Cluster, job: JobOnHosts) -> N
         known_s = time.monotonic()
 
         works = load.wait_for(lambda standing: standing.holds_work(f"{joined.name}/CPU.0#0"), since_s=at_s)
+        (cluster.shared / "hurry").touch()
         count = load.finish()
+    (cluster.shared / "hurry").unlink()
 
     assert (count.lost, count.twice) == (0, 0)
     works_s = works.at_s - known_s

@@ -1,10 +1,8 @@
-"""Functions that a scoring job of the bench calls before inference, each with a row that it does not survive.
-
-They travel to the replicas by name; the file named in ``OVRAY_TEST_FUSE`` says whether, and how often, they act.
-"""
+"""What a scoring job of the bench calls before inference: user code that kills, eats, or takes its time."""
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Columns = dict[str, NDArray[Any]]
+
+#: For each row; a replica has two threads that take it.
+LEISURE_S = 0.02
 
 #: The row that no process survives.
 POISON_ROW = 4_321
@@ -25,6 +26,13 @@ def with_poison(columns: Columns) -> Columns:
     """Kill the process that is to prepare one certain row."""
     if POISON_ROW in columns["number"]:
         os.kill(os.getpid(), signal.SIGKILL)
+    return {"pixels": columns["pixels"]}
+
+
+def with_leisure(columns: Columns) -> Columns:
+    """Make a small model slow, until the test has seen enough and puts ``hurry`` into the shared folder."""
+    if not Path(os.environ["OVRAY_TEST_SHARED"], "hurry").exists():
+        time.sleep(LEISURE_S * len(columns["number"]))
     return {"pixels": columns["pixels"]}
 
 

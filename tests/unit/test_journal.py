@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from ovray.core.events import Completed, Failed, FailureCause, ReplicaLost
+from ovray.core.events import Completed, Failed, FailureCause, ReplicaDraining, ReplicaLost
 from ovray.core.faults import Death, SlowDown
 from ovray.core.ids import DispatchId, ReplicaId
 from ovray.core.scheduler import Scheduler
@@ -89,7 +89,20 @@ class TestSpans:
 
         lane = story.journal.lanes[ReplicaId("a")]
         assert story.journal.fates(Fate.LOST) == 2
-        assert (lane.there_s(8.0), lane.idle_s(8.0), lane.lost_s) == (3.0, 0.0, None)
+        assert (lane.there_s(8.0), lane.idle_s(8.0), lane.gone_s) == (3.0, 0.0, None)
+
+    def test_a_replica_that_is_sent_away_is_not_idle_afterwards(self) -> None:
+        story = Story()
+        story.tell(a_job(1_000), 0.0)
+        sent = story.tell(a_ready_replica("a", chunk_window=1), 0.0)
+        story.tell(a_ready_replica("b", chunk_window=1), 0.0)
+
+        story.tell(ReplicaDraining(replica=ReplicaId("a")), 1.0)
+        story.tell(Completed(replica=ReplicaId("a"), dispatch=sent[0][1]), 2.0)
+        story.tell(a_ready_replica("c"), 9.0)
+
+        lane = story.journal.lanes[ReplicaId("a")]
+        assert (lane.gone_s, lane.idle_s(9.0), lane.last_idle_s(9.0)) == (2.0, 0.0, 0.0)
 
 
 class TestWholeJobs:

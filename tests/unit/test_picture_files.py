@@ -15,6 +15,7 @@ from ovray.replica.model import pack
 from ovray.replica.signature import Port
 from ovray.scoring.cells import cells_of
 from ovray.scoring.files import find_files
+from ovray.scoring.given import GivenFiles
 from ovray.scoring.inspection import inspect_all, inspects_here
 from ovray.scoring.job_record import JobRecord, describe_job
 from ovray.scoring.on_error import ErrorOptions, OnError
@@ -162,9 +163,9 @@ class TestReading:
         pixels = some_pixels(2, 3)
         a_picture(tmp_path / "a.png", pixels)
         form = Form(height=2, width=3, channels=3, type=kind, resizes=resizes)
-        data = a_data_set(tmp_path)
+        data = a_data_set(tmp_path).with_pictures(form.as_field())
 
-        sample = read_sample(data, ErrorOptions(), data.schema.set(1, form.as_field()))
+        sample = read_sample(data, ErrorOptions())
 
         assert Form.of_field(sample.schema.field("image")) == form
         assert np.array_equal(sample.column("image").to_numpy_ndarray()[0], pixels)
@@ -279,7 +280,10 @@ def a_job(folder: Path) -> JobRecord:
     x.output(0).set_names({"x"})
     model = ov.Model([ops.relu(x)], [x])
     model.outputs[0].get_tensor().set_names({"y"})
-    return describe_job(pack(model), data, plan_rows(model, data, RowOptions(), ErrorOptions()), {})
+    given = GivenFiles(data, (), ErrorOptions())
+    options = given.fit(model, RowOptions())
+    plan = plan_rows(model, given.source, given.sample(), options)
+    return describe_job(pack(model), given.stamps(plan), plan, {})
 
 
 def test_a_picture_that_is_another_one_makes_another_job(tmp_path: Path) -> None:

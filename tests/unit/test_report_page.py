@@ -61,6 +61,7 @@ def facts_of(journal: Journal, names: Sequence[str], rows: int) -> PageFacts:
         host="head",
         ending=Ending.DONE,
         plan=Plan(replicas=tuple(a_spec(name) for name in names)),
+        specs=tuple(a_spec(name) for name in names),
         journal=journal,
     )
 
@@ -73,7 +74,7 @@ class TestPage:
         page = Page(write_page(facts_of(a_story(NAMES, 3_000), NAMES, 3_000)))
 
         assert page.reaches_for == []
-        assert "3,000 rows scored, of 3,000; 50 were done before" in page.text
+        assert "3,000 rows done, of 3,000; 50 were done before" in page.text
         for told in (*NAMES, "model.xml", "features as f32[4]", "2026-03-01 03:12:00 UTC", "SIM*3", "2.0 KiB"):
             assert told in page.text
         for heading in (
@@ -99,6 +100,14 @@ class TestPage:
         assert "retry" in page.classes("rect")
         assert "lost: killed" in page.text
         assert "the process is gone" in page.text
+
+    def test_a_replica_that_joined_later_is_shown_beside_those_that_were_planned(self) -> None:
+        facts = facts_of(a_story(NAMES, 3_000), NAMES, 3_000)
+
+        page = Page(write_page(replace(facts, plan=Plan(replicas=facts.plan.replicas[:2]))))
+
+        assert "3 replicas, of 2 planned" in page.text
+        assert page.text.count("c/SIM#2") > 10
 
     def test_the_page_of_a_large_job_is_not_large(self) -> None:
         names = [f"node{number}/SIM#0" for number in range(600)]

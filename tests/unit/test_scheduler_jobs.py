@@ -89,6 +89,25 @@ def test_late_result_of_a_lost_replica_is_dropped() -> None:
     assert scheduler.snapshot().counters["late_answers"] == 1
 
 
+def test_a_silent_replica_whose_work_others_have_done_works_again_once_it_is_heard() -> None:
+    # given: `a` was silent for so long that its chunk was copied, and the copy is done
+    scheduler = a_scheduler(a_ready_replica("a"), a_ready_replica("b"))
+    sent = {sent.replica: sent for sent in chunks(scheduler.handle(a_job(400, max_chunk_rows=10), 0.0))}
+    mine, now_s = sent[B], 0.0
+    while scheduler.snapshot().replicas[0].chunks_outstanding or not scheduler.snapshot().replicas[0].is_stalled:
+        now_s += 1.0
+        said = [*scheduler.handle(Completed(replica=B, dispatch=mine.dispatch), now_s)]
+        said += scheduler.handle(TimerFired(), now_s)
+        mine = next((chunk for chunk in chunks(said) if chunk.replica == B), mine)
+
+    # when
+    commands = scheduler.handle(Completed(replica=A, dispatch=sent[A].dispatch), now_s)
+
+    # then
+    assert only(CommitChunk, commands) == []
+    assert A in [chunk.replica for chunk in chunks(commands)]
+
+
 def test_a_job_waits_without_a_live_replica_and_goes_on_when_one_is_back() -> None:
     scheduler = a_scheduler(a_ready_replica("a"), settings=IN_ONE_PART)
     scheduler.handle(a_job(4, min_chunk_rows=4), 0.0)

@@ -165,12 +165,12 @@ class _Lanes:
             start, end = self._axis.x(0.0), self._axis.x(lane.ready_s)
             if end > start and self._pitch >= _NAME_HEIGHT:
                 parts.append(tag("line", x1=start, x2=end, y1=middle, y2=middle, class_="starting"))
-            until_s = ended_s if lane.lost_s is None else lane.lost_s
+            until_s = ended_s if lane.gone_s is None else lane.gone_s
             if until_s < self._axis.began_s:
                 continue
             parts.append(self._box(id, lane.ready_s, until_s, "idle"))
-            if lane.lost_s is not None:
-                parts.append(tag("text", "✕", x=self._axis.x(lane.lost_s) + 2, y=middle + 4, class_="gone"))
+            if lane.gone_s is not None:
+                parts.append(tag("text", "✕", x=self._axis.x(lane.gone_s) + 2, y=middle + 4, class_="gone"))
         return joined(parts)
 
     def spans(self, spans: Iterable[Span]) -> Markup:

@@ -75,7 +75,7 @@ def _tiles(facts: PageFacts) -> Markup:
     copies = journal.sendings(Sending.COPY)
     before = f"; {numbers.count(job.resumed_rows)} were done before" if job.resumed_rows else ""
     tiles = [
-        (numbers.count(done), f"rows scored, of {numbers.count(job.rows - job.resumed_rows)}{before}"),
+        (numbers.count(done), f"rows done, of {numbers.count(job.rows - job.resumed_rows)}{before}"),
         (numbers.rate(done / run_s) if run_s else "–", "rows/s on average"),
         (numbers.duration(run_s), "from the first replica ready"),
         (numbers.count(len(journal.lanes)), f"replicas, of {numbers.count(len(facts.plan.replicas))} planned"),
@@ -117,14 +117,14 @@ def _tail(facts: PageFacts) -> Markup:
     journal = facts.journal
     began_s, ended_s = journal.tail_began_s(), journal.ended_s
     run_s = _run_s(journal)
-    workers = [lane for lane in journal.lanes.values() if lane.sendings and lane.lost_s is None]
-    lost_s = sum(lane.last_idle_s(ended_s) for lane in workers)
+    workers = [lane for lane in journal.lanes.values() if lane.sendings and lane.gone_s is None]
+    unused_s = sum(lane.last_idle_s(ended_s) for lane in workers)
     tail_s = ended_s - began_s
     words = (
         f"The first replica ran out of work {numbers.duration(tail_s)} before the end"
-        f" ({numbers.share(tail_s, run_s)} of the run). From then on {numbers.duration(lost_s)} of replica time"
+        f" ({numbers.share(tail_s, run_s)} of the run). From then on {numbers.duration(unused_s)} of replica time"
         " were left unused: had all ended together, the job would have been done"
-        f" {numbers.duration(lost_s / max(len(workers), 1))} earlier."
+        f" {numbers.duration(unused_s / max(len(workers), 1))} earlier."
     )
     from_s = max(0.0, ended_s - max(2.0 * tail_s, _TAIL_SHARE * run_s))
     notes = []
@@ -143,13 +143,13 @@ def _tail(facts: PageFacts) -> Markup:
 
 
 def _order(facts: PageFacts) -> list[ReplicaId]:
-    """Returns the replicas that were ready, as planned."""
-    return [spec.id for spec in facts.plan.replicas if spec.id in facts.journal.lanes]
+    """Returns the replicas that were ready, as planned; those that joined later at the end."""
+    return [spec.id for spec in facts.specs if spec.id in facts.journal.lanes]
 
 
 def _replicas(facts: PageFacts) -> Markup:
     heads = ("replica", "device", "CPUs", "ready after", "chunks", "rows", "share", "rows/s", "idle", "at the end")
-    specs = {spec.id: spec for spec in facts.plan.replicas}
+    specs = {spec.id: spec for spec in facts.specs}
     listed = list(specs)[:REPLICAS_LISTED]
     rows = [_replica_row(facts, id, specs[id].device, format_cpu_list(specs[id].cpus)) for id in listed]
     left_out = len(specs) - len(listed)
@@ -187,8 +187,8 @@ def _bar(part: float, whole: float) -> Markup:
 
 
 def _state(lane: Lane, failure: str) -> str:
-    if lane.lost_s is not None:
-        return f"lost after {numbers.duration(lane.lost_s)}: {failure}".rstrip(": ")
+    if lane.gone_s is not None:
+        return f"gone after {numbers.duration(lane.gone_s)}: {failure}".rstrip(": ")
     failed = lane.fates[Fate.FAILED]
     return f"{failed} chunk{'s' * (failed != 1)} failed here" if failed else "to the end"
 
@@ -201,7 +201,11 @@ def _mishaps(facts: PageFacts) -> Markup:
         tag("p", f"{id} did not start: {why}") for id, why in facts.failures.items() if id not in journal.lanes
     ]
     if facts.errors:
-        parts.append(tag("p", f"{numbers.count(facts.errors)} rows could not be scored and were put aside."))
+        first = f" The first: {facts.first_error}" if facts.first_error else ""
+        where = f"{facts.job.output}/_errors"
+        parts.append(
+            tag("p", f"Rows that could not be scored: {numbers.count(facts.errors)}; {where} has them.{first}")
+        )
     if marks:
         parts.append(
             table(("after", "replica", "rows", "what"), [_mishap(span) for span in marks[:MISHAPS_LISTED]])

@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import Enum
 
 from ovray.core.ids import ReplicaId
-from ovray.devices.records import Plan
+from ovray.devices.records import Plan, ReplicaSpec
 from ovray.driver.journal import Journal
 
 
@@ -19,6 +19,16 @@ class Ending(Enum):
     DONE = "every row is done"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputFacts:
+    """Says where the rows came from."""
+
+    #: As typed, or what was given instead.
+    names: tuple[str, ...]
+    files: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +66,12 @@ class PageFacts:
     #: Why it failed.
     error: str = ""
     plan: Plan
+    #: Every replica that was started, those that joined later included.
+    specs: tuple[ReplicaSpec, ...]
     journal: Journal
     #: Why replicas that were wanted did not take part, or left.
     failures: Mapping[ReplicaId, str] = field(default_factory=dict)
-    #: Rows that could not be scored and were put aside.
+    #: Rows that could not be scored and were put aside, those of earlier runs too.
     errors: int = 0
+    #: What was wrong with the first of them.
+    first_error: str = ""

@@ -1,0 +1,308 @@
+"""Is OpenVINO's ``AsyncInferQueue``: a bounded number of requests in flight, and one callback for all of them.
+
+May not enter: forms of input, the pool's inner life.
+
+A slot is free again only after its callback has returned.  A callback that submits more work while no slot is free
+leaves it to its own slot, which takes it up when the callback has returned; so a chain of callbacks never waits
+for itself, and at most one further request for each slot waits that way.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ovray.errors import RequestError
+from ovray.runtime.compiled_model import CompiledModel
+from ovray.runtime.request import InferRequest, Run
+from ovray.runtime.serving import Serving, Terms
+from ovray.runtime.tensors import Sharing
+
+Callback = Callable[[InferRequest, Any], Any]
+
+#: How often one who waits for a slot looks whether replicas have joined, where the number of slots follows them.
+_LOOK_S = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Successor:
+    """Work that a callback left to its own slot; its inputs lie in the request's tensors."""
+
+    request: InferRequest
+    terms: Terms
+
+
+class _Errors:
+    """Keeps the first of several errors and counts the others, for whoever asks next."""
+
+    def __init__(self) -> None:
+        self._first: Exception | None = None
+        self._others = 0
+
+    def add(self, error: Exception | None) -> None:
+        if error is None:
+            return
+        if self._first is None:
+            self._first = error
+        else:
+            self._others += 1
+
+    def raise_first(self) -> None:
+        """Raises the first, once."""
+        error, others = self._first, self._others
+        self._first, self._others = None, 0
+        if error is None:
+            return
+        if others and hasattr(error, "add_note"):  # Python 3.11
+            error.add_note(f"{others} more failed since the last call that waited")
+        raise error
+
+
+class AsyncInferQueue:
+    """Keeps up to ``jobs`` requests in flight over all replicas of a model.  Safe to use from many threads.
+
+    Behaves as OpenVINO's, and where that one breaks, goes on: an exception of a callback surfaces, once and as it
+    is, at the next ``start_async``, ``get_idle_request_id`` or ``wait_all``; an inference that failed surfaces at
+    ``wait_all``; the queue stays usable after both.
+
+    Args:
+        model: the compiled model.
+        jobs: how many requests may be in flight, which also bounds memory; 0 takes as many as keep all replicas
+            busy, those on their way included, and follows replicas that join.
+
+    Raises:
+        TypeError: no compiled model, or no number from 0.
+
+    Example:
+        >>> queue = ov.AsyncInferQueue(compiled, jobs=4)
+        >>> totals = {}
+        >>> queue.set_callback(lambda request, row: totals.update({row: request.results["total"].shape}))
+        >>> for row in range(6):
+        ...     queue.start_async(np.full((1, 32), row, np.float32), userdata=row)
+        >>> queue.wait_all()
+        >>> sorted(totals), totals[5]
+        ([0, 1, 2, 3, 4, 5], (1, 1))
+    """
+
+    def __init__(self, model: CompiledModel, jobs: int = 0) -> None:
+        if not isinstance(model, CompiledModel):
+            raise TypeError(f"incompatible model of type {type(model).__name__}; give an ovray CompiledModel")
+        if not isinstance(jobs, int) or jobs < 0:
+            raise TypeError(f"jobs is {jobs!r}; give a whole number from 0")
+        self._serving: Serving = model.serving
+        self._follows_replicas = jobs == 0
+        self._changed = threading.Condition()
+        self._requests: list[InferRequest] = []
+        self._idle: deque[int] = deque()
+        self._callback: Callback | None = None
+        #: The slot whose callback a thread is running.
+        self._slot_of_thread: dict[int, int] = {}
+        #: Slots whose callbacks wait for a free slot.
+        self._stuck: set[int] = set()
+        self._successors: dict[int, _Successor] = {}
+        self._callback_errors = _Errors()
+        self._failures = _Errors()
+        self._add_slots(jobs or self._serving.wanted_in_flight())
+
+    def start_async(
+        self,
+        inputs: Any = None,
+        userdata: Any = None,
+        share_inputs: bool = False,  # noqa: FBT001, FBT002 (OpenVINO's own flag)
+        *,
+        priority: int = 0,
+        deadline_s: float | None = None,
+        device: str | None = None,
+    ) -> None:
+        """Starts an inference in the next free slot; waits for one.
+
+        Args:
+            inputs: as for ``InferRequest``; their bytes are taken before this returns.
+            userdata: any object; handed to the callback as it is.
+            share_inputs: as for ``InferRequest.infer``.
+            priority: as for ``InferRequest.infer``.
+            deadline_s: as for ``InferRequest.infer``.
+            device: as for ``InferRequest.infer``.
+
+        Raises:
+            As ``InferRequest.infer``, where it can be known before the inference; or what an earlier callback
+            raised. Then nothing was started, and the slot is free.
+        """
+        terms = Terms(priority=priority, deadline_s=deadline_s, device=device)
+        sharing = Sharing.of(share_inputs)
+        slot = self._take_slot()
+        if slot is None:
+            self._leave_to_own_slot(inputs, sharing, terms, userdata)
+        else:
+            self._start(slot, inputs, sharing, terms, userdata)
+
+    def wait_all(self) -> None:
+        """Waits until every request that was started, and its callback, are over.
+
+        Raises:
+            What a callback raised, or why an inference failed since the last ``wait_all``: the first of several.
+            RequestError: a callback of this queue asks, which would wait for itself.
+        """
+        with self._changed:
+            if threading.get_ident() in self._slot_of_thread:
+                raise RequestError(
+                    "a callback of this queue called wait_all(), which would wait for that callback; call it"
+                    " outside"
+                )
+            self._changed.wait_for(lambda: len(self._idle) == len(self._requests))
+            self._callback_errors.raise_first()
+            self._failures.raise_first()
+
+    def set_callback(self, callback: Callback) -> None:
+        """Has ``callback(request, userdata)`` called after each inference that succeeds.
+
+        It runs on a thread of its own, beside others.  It may take long, read ``request.results``, and submit.
+
+        Raises:
+            TypeError: the callback cannot be called.
+        """
+        if not callable(callback):
+            raise TypeError(f"incompatible callback of type {type(callback).__name__}; give f(request, userdata)")
+        self._callback = callback
+
+    def is_ready(self) -> bool:
+        """Says whether a slot is free."""
+        return bool(self._idle)
+
+    def get_idle_request_id(self) -> int:
+        """Waits for a free slot and returns its index; another thread may take it meanwhile.
+
+        Raises:
+            What a callback raised.
+        """
+        self._wait_for_idle()
+        with self._changed:
+            self._callback_errors.raise_first()
+            return self._idle[0] if self._idle else 0
+
+    @property
+    def userdata(self) -> list[Any]:
+        """What each slot was last given; ``None`` where nothing was."""
+        return [request.userdata for request in self._requests]
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def __iter__(self) -> Iterator[InferRequest]:
+        return iter(tuple(self._requests))
+
+    def __getitem__(self, index: int) -> InferRequest:
+        """Returns the request of a slot, to look at.
+
+        Raises:
+            IndexError: there are not so many.
+            TypeError: no number from 0.
+        """
+        if not isinstance(index, int) or index < 0:
+            raise TypeError(f"incompatible index {index!r}; give a whole number from 0")
+        if index >= len(self._requests):
+            raise IndexError(f"request {index} of a queue that has {len(self._requests)}")
+        return self._requests[index]
+
+    def __repr__(self) -> str:
+        return f"<AsyncInferQueue: {len(self)} jobs>"
+
+    # --- slots ----------------------------------------------------------------------------------------------
+
+    def _add_slots(self, wanted: int) -> None:
+        with self._changed:
+            for slot in range(len(self._requests), wanted):
+                self._requests.append(InferRequest(self._serving))
+                self._idle.append(slot)
+            self._changed.notify_all()
+
+    def _take_slot(self) -> int | None:
+        """Waits for a free slot and takes it; ``None`` is the caller's own, once its callback has returned."""
+        own = self._slot_of_thread.get(threading.get_ident())
+        while True:
+            with self._changed:
+                self._callback_errors.raise_first()
+                if self._idle:
+                    return self._idle.popleft()
+                if own is not None and own not in self._successors:
+                    return None
+            self._wait_for_idle()
+
+    def _wait_for_idle(self) -> None:
+        """Returns when a slot is free, or was a moment ago."""
+        self._serving.pool.check_open()
+        own = self._slot_of_thread.get(threading.get_ident())
+        while not self._idle:
+            # Asked outside of the lock: the driver thread, which answers, may be waiting for it.
+            if self._follows_replicas and self._serving.wanted_in_flight() > len(self._requests):
+                self._add_slots(self._serving.wanted_in_flight())
+            with self._changed:
+                self._callback_errors.raise_first()
+                self._wait_a_little(own)
+
+    def _wait_a_little(self, own: int | None) -> None:
+        if own is not None:
+            self._stuck.add(own)
+        try:
+            if len(self._stuck) == len(self._requests):
+                raise RequestError(
+                    f"each of the {len(self._requests)} slots is held by a callback that waits for a free one, so"
+                    " none would ever be; submit less from callbacks, or give the queue more jobs"
+                )
+            self._changed.wait_for(lambda: self._idle, _LOOK_S)
+        finally:
+            if own is not None:
+                self._stuck.discard(own)
+
+    def _start(self, slot: int, inputs: Any, sharing: Sharing, terms: Terms, userdata: Any) -> None:
+        request = self._requests[slot]
+        try:
+            request.remember(userdata)
+            request.start(
+                inputs,
+                sharing,
+                terms,
+                callback=None if self._callback is None else partial(self._call, slot, self._callback, request),
+                then=partial(self._over, slot),
+            )
+        except BaseException:
+            self._free(slot)
+            raise
+
+    def _leave_to_own_slot(self, inputs: Any, sharing: Sharing, terms: Terms, userdata: Any) -> None:
+        request = InferRequest(self._serving)
+        request.prepare(inputs, sharing)
+        request.remember(userdata)
+        own = self._slot_of_thread[threading.get_ident()]
+        with self._changed:
+            self._successors[own] = _Successor(request=request, terms=terms)
+
+    def _call(self, slot: int, callback: Callback, request: InferRequest) -> None:
+        self._slot_of_thread[threading.get_ident()] = slot
+        try:
+            callback(request, request.userdata)
+        finally:
+            del self._slot_of_thread[threading.get_ident()]
+
+    def _over(self, slot: int, run: Run) -> None:
+        """Hears that a slot's inference and callback are over; without a callback, on the driver thread."""
+        with self._changed:
+            self._failures.add(run.error)
+            self._callback_errors.add(run.callback_error)
+            successor = self._successors.pop(slot, None)
+        if successor is None:
+            self._free(slot)
+            return
+        self._requests[slot] = successor.request
+        try:
+            self._start(slot, None, Sharing.COPY, successor.terms, successor.request.userdata)
+        except Exception as error:  # noqa: BLE001 (who submitted has gone; wait_all tells)
+            with self._changed:
+                self._failures.add(error)
+
+    def _free(self, slot: int) -> None:
+        with self._changed:
+            self._idle.append(slot)
+            self._changed.notify_all()

@@ -1,0 +1,135 @@
+"""Finds a model's inputs and outputs by index, name or port, and says what they expect.
+
+May not enter: requests, values.  The ports are those of the model itself: a compiled model lives in the replicas.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import openvino as ov
+
+from ovray.errors import DataError
+
+#: What a caller may name a port by.
+PortKey: TypeAlias = int | str | ov.Output
+
+_MISFIT = "incompatible key {key!r} of type {type}; give an index from 0, a name or a port of the model"
+
+
+class Ports:
+    """Holds the ports of one model.  Nobody else may change that model."""
+
+    def __init__(self, model: ov.Model) -> None:
+        """Keeps the model, whose ports live as long as it does."""
+        self._model = model
+        self.inputs: tuple[ov.Output, ...] = tuple(model.inputs)
+        self.outputs: tuple[ov.Output, ...] = tuple(model.outputs)
+        #: For each input a tensor of its type and shape, to be looked at and never written into.
+        self.blanks: tuple[ov.Tensor, ...] = tuple(an_empty_tensor(port) for port in self.inputs)
+        self._input_names = _by_name(self.inputs)
+        self._output_names = _by_name(self.outputs)
+
+    def input(self, key: PortKey | None = None) -> ov.Output:
+        """Gives an input; without a key the only one."""
+        return self.inputs[self.input_index(key)]
+
+    def output(self, key: PortKey | None = None) -> ov.Output:
+        """Gives an output; without a key the only one."""
+        return self.outputs[self.output_index(key)]
+
+    def input_index(self, key: PortKey | None = None) -> int:
+        """Finds an input.
+
+        Raises:
+            DataError: there is none, or several and no key.
+            TypeError: a key that is neither index, name nor port.
+        """
+        return _index("input", key, self.inputs, self._input_names)
+
+    def output_index(self, key: PortKey | None = None) -> int:
+        """Finds an output.  Errors: as ``input_index``."""
+        return _index("output", key, self.outputs, self._output_names)
+
+    def is_output(self, key: str | ov.Output) -> bool:
+        """Says whether a name or port is an output's, and not an input's."""
+        if isinstance(key, str):
+            return key in self._output_names and key not in self._input_names
+        return _same_port(key, self.inputs) is None and _same_port(key, self.outputs) is not None
+
+    def by_index(self, inputs: Any) -> Any:
+        """Puts indices for the ports among the keys of a dictionary; everything else stays as it is."""
+        if not isinstance(inputs, dict) or not any(isinstance(key, ov.Output) for key in inputs):
+            return inputs
+        return {
+            self.input_index(key) if isinstance(key, ov.Output) else key: value for key, value in inputs.items()
+        }
+
+    @property
+    def model_name(self) -> str:
+        """The model's friendly name."""
+        return str(self._model.get_friendly_name())
+
+    @property
+    def expected(self) -> str:
+        """Says what the model takes, for messages."""
+        return "the model takes " + ", ".join(describe(port, index) for index, port in enumerate(self.inputs))
+
+    def __str__(self) -> str:
+        inputs, outputs = (",\n".join(map(repr, ports)) for ports in (self.inputs, self.outputs))
+        return f"inputs[\n{inputs}\n]\noutputs[\n{outputs}\n]"
+
+
+def describe(port: ov.Output, index: int) -> str:
+    """Names a port with its type and shape: ``input 0 'features' f32[?,32]`` without the word before."""
+    name = f"{port.get_any_name()!r} " if port.get_names() else ""
+    return f"{index} {name}{port.get_element_type().get_type_name()}{port.get_partial_shape()}"
+
+
+def an_empty_tensor(port: ov.Output) -> ov.Tensor:
+    """Makes a tensor of zeros for a port; open dimensions are 0 long, as OpenVINO's are before an inference."""
+    shape = port.get_partial_shape()
+    lengths = [0] if shape.rank.is_dynamic else [size.get_length() if size.is_static else 0 for size in shape]
+    tensor = ov.Tensor(port.get_element_type(), ov.Shape(lengths))
+    if port.get_element_type() != ov.Type.string:
+        tensor.data.fill(0)
+    return tensor
+
+
+def _by_name(ports: Sequence[ov.Output]) -> dict[str, int]:
+    return {name: index for index, port in enumerate(ports) for name in port.get_names()}
+
+
+def _index(kind: str, key: PortKey | None, ports: Sequence[ov.Output], names: dict[str, int]) -> int:
+    found: int | None
+    if key is None:
+        found = 0 if len(ports) == 1 else None
+    elif isinstance(key, str):
+        found = names.get(key)
+    elif isinstance(key, ov.Output):
+        found = _same_port(key, ports)
+    elif isinstance(key, int) and key >= 0:
+        found = key if key < len(ports) else None
+    else:
+        raise TypeError(_MISFIT.format(key=key, type=type(key).__name__))
+    if found is None:
+        which = f"several {kind}s, say which" if key is None else f"no {kind} {key!r}"
+        legal = ", ".join(describe(port, index) for index, port in enumerate(ports))
+        raise DataError(f"the model has {which}; its {kind}s are {legal}")
+    return found
+
+
+def _same_port(key: ov.Output, ports: Sequence[ov.Output]) -> int | None:
+    """Finds a port as OpenVINO does: also that of the model which was compiled, or of another copy of it."""
+    node = key.get_node()
+    for index, port in enumerate(ports):
+        if port == key:
+            return index
+    for index, port in enumerate(ports):
+        own = port.get_node()
+        if (
+            port.get_index() == key.get_index()
+            and own.get_friendly_name() == node.get_friendly_name()
+            and own.get_type_name() == node.get_type_name()
+        ):
+            return index
+    return None

@@ -1,0 +1,238 @@
+"""Holds the input tensors of one infer request, and turns what callers give into them.
+
+May not enter: the pool, results.  The forms of input and the casts are OpenVINO's own code (its data dispatcher),
+which asks a request for tensors and writes into them; only the request is another one here.
+
+One thing is done otherwise.  After an input was shared (``share_inputs=True``, or a Tensor given to ``infer``),
+OpenVINO writes the next copied input into that array of the caller's.  Here a copied input never goes into memory
+that was given with an earlier call; only a tensor that was set with ``set_input_tensor`` is written into.
+"""
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import layout_helpers
+from openvino.utils.data_helpers import _data_dispatch
+
+from ovray.errors import DataError, OvrayError
+from ovray.runtime.ports import PortKey, Ports, an_empty_tensor, describe
+
+
+class Sharing(Enum):
+    """Says whether inputs are copied into the request's tensors, or become them."""
+
+    COPY = "copy"
+    SHARE = "share"
+
+    @classmethod
+    def of(cls, share_inputs: bool) -> "Sharing":  # noqa: FBT001 (OpenVINO's own flag)
+        return cls.SHARE if share_inputs else cls.COPY
+
+
+class InputTensors:
+    """Owns the input tensors of one request.  One thread at a time."""
+
+    def __init__(self, ports: Ports) -> None:
+        """Starts with tensors of zeros, made when first asked for."""
+        self._ports = ports
+        self._tensors: dict[int, ov.Tensor] = {}
+        #: Tensors whose memory came with the inputs of a call.
+        self._borrowed: set[int] = set()
+        #: Tensors that are joined along their batch dimension at each inference, instead of one in ``_tensors``.
+        self._parts: dict[int, list[ov.Tensor]] = {}
+        #: What must live as long as the tensors that share it.
+        self._kept: dict[int, Any] = {}
+
+    def get(self, index: int) -> ov.Tensor:
+        """Gives a tensor; what is written into it is inferred."""
+        if index not in self._tensors:
+            self._tensors[index] = an_empty_tensor(self._ports.inputs[index])
+        return self._tensors[index]
+
+    def set(self, index: int, tensor: Any) -> None:
+        """Makes a tensor of the caller's the input; its memory is read anew at each inference.
+
+        Raises:
+            DataError: its type or shape is not the port's.
+            TypeError: it is no Tensor.
+        """
+        if isinstance(tensor, ov.RemoteTensor):
+            raise DataError(
+                "a remote tensor lives in the memory of one device of this process, and the model runs in others;"
+                " give an openvino.Tensor or a NumPy array"
+            )
+        if not isinstance(tensor, ov.Tensor):
+            raise TypeError(
+                f"input {describe(self._ports.inputs[index], index)} was given {type(tensor).__name__};"
+                " give an openvino.Tensor, or pass arrays to infer()"
+            )
+        check(tensor, self._ports.inputs[index], f"input {describe(self._ports.inputs[index], index)}")
+        self._forget(index)
+        self._tensors[index] = tensor
+
+    def set_parts(self, index: int, tensors: Sequence[ov.Tensor]) -> None:
+        """Makes several tensors the input, one behind the other in the batch dimension.
+
+        Raises:
+            DataError: the port's layout has no batch dimension ``N``, or the tensors do not make up its shape.
+        """
+        port = self._ports.inputs[index]
+        what = f"input {describe(port, index)}"
+        if len(tensors) == 1:
+            self.set(index, tensors[0])
+            return
+        layout = port.get_node().get_layout()
+        if not layout_helpers.has_batch(layout):
+            raise DataError(
+                f"{what} was given {len(tensors)} tensors, and its layout {layout} has no batch dimension N; set"
+                " one with set_layout(openvino.Layout('N...')) before compiling, or give one tensor"
+            )
+        size = port.get_partial_shape()[layout_helpers.batch_idx(layout)]
+        if size.is_static and size.get_length() != len(tensors):
+            raise DataError(f"{what} was given {len(tensors)} tensors; give {size.get_length()}")
+        self._forget(index)
+        self._parts[index] = list(tensors)
+
+    def take(self, inputs: Any, sharing: Sharing) -> None:
+        """Takes what a caller gave in any of OpenVINO's forms; ``None`` leaves the tensors as they are.
+
+        Raises:
+            DataError: no such port, or a Tensor of another type or shape.
+            TypeError, ValueError, RuntimeError: a value that cannot be made a tensor of the port's type.
+        """
+        if inputs is None:
+            return
+        seen_by_dispatcher = _Request(self, self._ports, sharing)
+        try:
+            given = _data_dispatch(
+                seen_by_dispatcher, self._ports.by_index(inputs), is_shared=sharing is Sharing.SHARE
+            )
+        except OvrayError:
+            raise
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise _of_same_kind(error, f"{error}; {self._ports.expected}") from error
+        if isinstance(given, ov.Tensor):
+            given = {self._ports.input_index(): given}
+        for key, tensor in (given or {}).items():
+            index = self._ports.input_index(key)
+            self.set(index, tensor)
+            self._borrowed.add(index)
+            self._kept[index] = (inputs, seen_by_dispatcher._inputs_data)
+
+    def arrays(self) -> list[NDArray[Any]]:
+        """Gives what is to be inferred, in the order of the ports: views, text as objects.
+
+        Raises:
+            DataError: an input was never given, or is of another shape than its port; it is forgotten then.
+        """
+        return [self._array(index) for index in range(len(self._ports.inputs))]
+
+    def look_at(self, index: int) -> ov.Tensor:
+        """Gives a tensor of which only type and shape count, because it is going to be replaced."""
+        return self._tensors.get(index) or self._ports.blanks[index]
+
+    def own(self, index: int) -> ov.Tensor:
+        """Gives a tensor that may be written into without touching memory that came with an earlier call."""
+        if index in self._borrowed:
+            borrowed = self._tensors[index]
+            self._forget(index)
+            self._tensors[index] = ov.Tensor(borrowed.get_element_type(), borrowed.get_shape())
+        self._parts.pop(index, None)
+        return self.get(index)
+
+    def _array(self, index: int) -> NDArray[Any]:
+        port = self._ports.inputs[index]
+        if index in self._parts:
+            axis = layout_helpers.batch_idx(port.get_node().get_layout())
+            self._tensors[index] = _joined(self._parts[index], axis, port)
+        if index not in self._tensors and port.get_partial_shape().is_dynamic:
+            raise DataError(f"input {describe(port, index)} was never given; {self._ports.expected}")
+        tensor = self.get(index)
+        try:
+            check(tensor, port, f"input {describe(port, index)}")
+        except DataError:
+            self._forget(index)
+            raise
+        return contents(tensor)
+
+    def _forget(self, index: int) -> None:
+        self._tensors.pop(index, None)
+        self._parts.pop(index, None)
+        self._kept.pop(index, None)
+        self._borrowed.discard(index)
+
+
+class _Request:
+    """Is what OpenVINO's data dispatcher takes for an infer request."""
+
+    def __init__(self, tensors: InputTensors, ports: Ports, sharing: Sharing) -> None:
+        self._tensors = tensors
+        self._ports = ports
+        self._sharing = sharing
+        #: The dispatcher leaves here what shared tensors lie in.
+        self._inputs_data: Any = None
+
+    def _is_single_input(self) -> bool:
+        return len(self._ports.inputs) == 1
+
+    def get_input_tensor(self, index: int | None = None) -> ov.Tensor:
+        return self.get_tensor(index)
+
+    def get_tensor(self, key: PortKey | None) -> ov.Tensor:
+        index = self._ports.input_index(key)
+        return self._tensors.look_at(index) if self._sharing is Sharing.SHARE else self._tensors.own(index)
+
+    def set_input_tensor(self, *index_and_tensor: Any) -> None:
+        *index, tensor = index_and_tensor
+        self._tensors.set(self._ports.input_index(*index), tensor)
+
+    def set_tensor(self, key: PortKey, tensor: Any) -> None:
+        self._tensors.set(self._ports.input_index(key), tensor)
+
+
+def check(tensor: ov.Tensor, port: ov.Output, what: str) -> None:
+    """Holds a tensor against its port.
+
+    Raises:
+        DataError: it has another type or shape.
+    """
+    if tensor.get_element_type() != port.get_element_type():
+        raise DataError(
+            f"{what} was given a tensor of {tensor.get_element_type().get_type_name()};"
+            f" give {port.get_element_type().get_type_name()}"
+        )
+    shape = tuple(tensor.get_shape())
+    if not port.get_partial_shape().compatible(ov.PartialShape(list(shape))):
+        raise DataError(f"{what} was given the shape {list(shape)}; give one of {port.get_partial_shape()}")
+
+
+def contents(tensor: ov.Tensor) -> NDArray[Any]:
+    """Gives the contents of a tensor as requests carry them: text as objects, all else as it lies in memory."""
+    if tensor.get_element_type() == ov.Type.string:
+        return np.asarray(tensor.str_data).astype(object)
+    data: NDArray[Any] = tensor.data
+    return data
+
+
+def _joined(tensors: Sequence[ov.Tensor], axis: int, port: ov.Output) -> ov.Tensor:
+    if port.get_element_type() == ov.Type.string:
+        return ov.Tensor(np.concatenate([tensor.str_data for tensor in tensors], axis))
+    joined = np.concatenate([tensor.data for tensor in tensors], axis)
+    if port.get_element_type().to_dtype() != joined.dtype:
+        raise DataError(
+            f"the tensors joined are of {joined.dtype}; give {port.get_element_type().get_type_name()}"
+        )
+    tensor = ov.Tensor(port.get_element_type(), ov.Shape(joined.shape))
+    np.copyto(tensor.data, joined)
+    return tensor
+
+
+def _of_same_kind(error: Exception, message: str) -> Exception:
+    for kind in (TypeError, ValueError):
+        if isinstance(error, kind):
+            return kind(message)
+    return RuntimeError(message)

@@ -1,0 +1,62 @@
+"""Threads for callers' callbacks: few while callbacks are quick, enough when they wait for each other."""
+
+import threading
+
+from ovray.runtime.callbacks import EAGER_THREADS, CallbackThreads
+
+WAIT_S = 30.0
+
+
+def test_quick_calls_share_a_few_threads() -> None:
+    threads, done, names = CallbackThreads("quick"), threading.Semaphore(0), set()
+
+    def call() -> None:
+        names.add(threading.get_ident())
+        done.release()
+
+    for _ in range(500):
+        threads.run(call)
+        assert done.acquire(timeout=WAIT_S)
+
+    assert len(names) <= EAGER_THREADS
+
+
+def test_every_call_is_made_once_from_whatever_thread_it_was_asked() -> None:
+    threads, made, all_made = CallbackThreads("counted"), [], threading.Event()
+
+    def ask(first: int) -> None:
+        for number in range(first, first + 250):
+            threads.run(lambda number=number: made.append(number) or (len(made) == 1000 and all_made.set()))
+
+    askers = [threading.Thread(target=ask, args=(first,)) for first in range(0, 1000, 250)]
+    for asker in askers:
+        asker.start()
+
+    assert all_made.wait(WAIT_S)
+    assert sorted(made) == list(range(1000))
+
+
+def test_calls_that_wait_for_each_other_get_as_many_threads_as_they_need() -> None:
+    count = 5 * EAGER_THREADS
+    threads, done = CallbackThreads("waiting"), threading.Semaphore(0)
+    together = threading.Barrier(count, timeout=WAIT_S)
+
+    def call() -> None:
+        together.wait()
+        done.release()
+
+    for _ in range(count):
+        threads.run(call)
+
+    assert all(done.acquire(timeout=WAIT_S) for _ in range(count))
+
+
+def test_a_call_is_made_although_all_threads_there_are_wait_for_good() -> None:
+    threads, never, made = CallbackThreads("stuck"), threading.Event(), threading.Event()
+
+    for _ in range(2 * EAGER_THREADS):
+        threads.run(lambda: never.wait() and None)
+    threads.run(made.set)
+
+    assert made.wait(WAIT_S)
+    never.set()
