@@ -108,6 +108,8 @@ class JobSubmitted:
     ranges: tuple[tuple[int, int], ...]
     #: Rows at which a cut costs a reader least (row group and file edges), ascending.  A wish, not an order.
     cheap_cuts: tuple[int, ...] = ()
+    #: No chunk goes beyond a multiple of this, and chunks end there as long as they do not take too long.
+    cut_multiple: int | None = None
     min_chunk_rows: int = 1
     max_chunk_rows: int = 1 << 40
     #: A chunk is cut so that its replica is expected to need no longer than this.

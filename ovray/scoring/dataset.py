@@ -4,14 +4,17 @@ May not enter: open files, rows, models.  Files are looked into by inputs.py, ro
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from copy import copy
 from enum import Enum, auto
 
 import pyarrow as pa
 
 from ovray.errors import ConfigError
+from ovray.scoring.files import picture_of
 from ovray.scoring.guessed_types import common_text_type, common_type
-from ovray.scoring.records import Format, InputFile, Slice, StoredTable
+from ovray.scoring.picture_files import IMAGE_COLUMN
+from ovray.scoring.records import Block, FileRef, Format, InputFile, Pictures, Slice, StoredTable
 
 
 class DataSet:
@@ -45,6 +48,23 @@ class DataSet:
         return tuple(self._files)
 
     @property
+    def has_pictures(self) -> bool:
+        """Whether rows are pictures."""
+        ref = self._files[0].ref
+        return isinstance(ref, FileRef) and ref.format is Format.PICTURE
+
+    @property
+    def read_singly(self) -> tuple[str, ...]:
+        """Columns of which replicas hold one row at a time."""
+        return (IMAGE_COLUMN,) if self.has_pictures else ()
+
+    def with_pictures(self, field: pa.Field) -> "DataSet":
+        """Return the same rows, with pictures decoded as the field says."""
+        fitted = copy(self)
+        fitted.schema = self.schema.set(self.schema.get_field_index(IMAGE_COLUMN), field)
+        return fitted
+
+    @property
     def cheap_cuts(self) -> tuple[int, ...]:
         """Rows at which a chunk may begin without reading what stands before it; ends with ``rows``."""
         starts = (
@@ -62,12 +82,12 @@ class DataSet:
         """Return where rows ``start`` up to, not including, ``stop`` are: what a replica needs to read them."""
         if not 0 <= start <= stop <= self.rows:
             raise ValueError(f"rows {start} to {stop} are not within the {self.rows} rows of the data set")
-        found = []
+        found: list[Slice] = []
         at = bisect_right(self._starts, start) - 1
         while start < stop:
             file, file_start = self._files[at], self._starts[at]
             file_stop = min(stop, file_start + file.rows)
-            found.append(_slice(file, start - file_start, file_stop - file_start))
+            found.extend(_slices(file, start - file_start, file_stop - file_start))
             start = file_stop
             at += 1
         return tuple(found)
@@ -81,6 +101,20 @@ def name_rows(slices: Sequence[Slice]) -> str:
     if last.stop - first.start == 1:
         return f"{first.ref.name}, row {first.start} (the first is 0)"
     return f"{first.ref.name}, rows {first.start} to {last.stop - 1} (the first is 0)"
+
+
+def _slices(file: InputFile, start: int, stop: int) -> Iterable[Slice]:
+    """Return what is read of a file; of a folder of pictures, each picture as a file of its own."""
+    ref = file.ref
+    if not isinstance(ref, FileRef) or ref.pictures is None:
+        return [_slice(file, start, stop)]
+    return [_picture_slice(picture_of(ref, at), ref.pictures, at) for at in range(start, stop)]
+
+
+def _picture_slice(ref: FileRef, listing: Pictures, at: int) -> Slice:
+    size_bytes = listing.sizes_bytes[at].as_py()
+    block = Block(first_row=0, rows=1, position=0, size_bytes=size_bytes)
+    return Slice(ref=ref, start=0, stop=1, blocks=(block,), size_bytes=size_bytes)
 
 
 def _slice(file: InputFile, start: int, stop: int) -> Slice:

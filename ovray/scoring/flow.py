@@ -95,7 +95,7 @@ class Flow:
             if self._let_in - self._done >= self._portion_rows:
                 return None  # a little more would only be cut into little chunks
             room = self._taken + PORTIONS * self._portion_rows
-            start, stop = self._let_in, min(self._added, room)
+            start, stop = self._let_in, self._last_cut(min(self._added, room), room)
             if stop <= start:
                 return None
             self._let_in = stop
@@ -127,6 +127,18 @@ class Flow:
             self._is_stopped = True
             self._changed.notify_all()
         self._nudge()
+
+    def _last_cut(self, stop: int, room: int) -> int:
+        """Returns how far rows are let in so that portions end where chunks may.
+
+        Chunks that end at multiples do so in portions too, unless there will never be room for as many rows.
+        """
+        multiple = self._job.cut_multiple
+        if multiple is None or (self._is_ended and stop == self._added):
+            return stop
+        whole = stop // multiple * multiple
+        is_all_room = stop == room and self._taken == self._let_in
+        return stop if whole <= self._let_in and is_all_room else whole
 
     def _has_room_for_a_batch(self) -> bool:
         return self._added < self._taken + PORTIONS * self._portion_rows

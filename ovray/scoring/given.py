@@ -11,10 +11,13 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, Protocol
 
+import openvino as ov
 import pyarrow as pa
 
 from ovray.driver.session import ray_session
 from ovray.errors import ConfigError, DataError
+from ovray.replica.model import describe
+from ovray.scoring.cells import cells_of
 from ovray.scoring.dataset import DataSet
 from ovray.scoring.delivery import (
     AsDataset,
@@ -29,6 +32,7 @@ from ovray.scoring.delivery import (
 )
 from ovray.scoring.files import find_files
 from ovray.scoring.flow import Flow
+from ovray.scoring.graph_steps import declared_layouts
 from ovray.scoring.held import Held, HeldArrays, head, hold
 from ovray.scoring.held_rows import HeldRows
 from ovray.scoring.inspection import inspect_all, inspects_here
@@ -36,6 +40,8 @@ from ovray.scoring.job_record import UNKNOWN, InputStamp, stamps_of
 from ovray.scoring.on_error import ErrorOptions
 from ovray.scoring.options import ScoreOptions
 from ovray.scoring.page.facts import InputFacts
+from ovray.scoring.picture_columns import fit_pictures
+from ovray.scoring.picture_files import IMAGE_COLUMN
 from ovray.scoring.ray_datasets import blocks_of, head_of, is_dataset
 from ovray.scoring.reading import SAMPLE_ROWS, read_sample
 from ovray.scoring.records import Source
@@ -66,8 +72,12 @@ class Given(Protocol):
         """Returns what it is, for people."""
         ...
 
-    def wanted(self, options: RowOptions) -> RowOptions:
-        """Returns what is wanted of a row, where that was left open."""
+    def fit(self, graph: ov.Model, options: RowOptions) -> RowOptions:
+        """Decides how rows come, and what is wanted of one, where that was left open; before any is looked at.
+
+        Raises:
+            ConfigError: rows cannot come as the model wants them.
+        """
         ...
 
     def stamps(self, plan: RowPlan) -> tuple[InputStamp, ...]:
@@ -163,7 +173,7 @@ class _Whole:
         flow.add(self.source.rows)
         flow.end()
 
-    def wanted(self, options: RowOptions) -> RowOptions:
+    def fit(self, graph: ov.Model, options: RowOptions) -> RowOptions:
         return options
 
 
@@ -174,6 +184,18 @@ class GivenFiles(_Whole):
         self.source: DataSet = data
         self._typed = typed
         self._errors = errors
+
+    def fit(self, graph: ov.Model, options: RowOptions) -> RowOptions:
+        """Has pictures decoded for the model; a function gets them as they are."""
+        if not self.source.has_pictures or options.preprocess is not None:
+            return options
+        form, steps = fit_pictures(describe(graph), declared_layouts(graph), options.steps, self._first_size)
+        self.source = self.source.with_pictures(form.as_field())
+        return replace(options, steps=steps)
+
+    def _first_size(self) -> tuple[int, int]:
+        height, width, _ = cells_of(self.sample().column(IMAGE_COLUMN)).shape
+        return height or 0, width or 0
 
     def sample(self) -> pa.RecordBatch:
         return read_sample(self.source, self._errors)
@@ -235,7 +257,7 @@ class GivenRows(_Whole):
     def facts(self) -> InputFacts:
         return InputFacts(names=(self._held.kind,), files=0, size_bytes=self._held.table.nbytes)
 
-    def wanted(self, options: RowOptions) -> RowOptions:
+    def fit(self, graph: ov.Model, options: RowOptions) -> RowOptions:
         return _without_itself(self._held, options)
 
     def stamps(self, plan: RowPlan) -> tuple[InputStamp, ...]:
@@ -274,7 +296,7 @@ class GivenBatches:
     def facts(self) -> InputFacts:
         return InputFacts(names=("batches",), files=0, size_bytes=0)
 
-    def wanted(self, options: RowOptions) -> RowOptions:
+    def fit(self, graph: ov.Model, options: RowOptions) -> RowOptions:
         return _without_itself(self._first, options)
 
     def stamps(self, plan: RowPlan) -> tuple[InputStamp, ...]:

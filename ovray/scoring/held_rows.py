@@ -68,6 +68,10 @@ class HeldRows:
     def cheap_cuts(self) -> tuple[int, ...]:
         return ()
 
+    @property
+    def read_singly(self) -> tuple[str, ...]:
+        return ()
+
     def sample(self, rows: int) -> pa.RecordBatch:
         """Returns up to so many of the first rows, with all columns."""
         table = self._batches[0].held.table.slice(0, rows).combine_chunks()

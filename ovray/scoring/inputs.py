@@ -18,6 +18,7 @@ from ovray.scoring.numpy_files import NumpyRows, inspect_numpy
 from ovray.scoring.on_error import OnError
 from ovray.scoring.parquet import ParquetRows, inspect_parquet
 from ovray.scoring.partitions import PartitionedRows, with_partitions
+from ovray.scoring.picture_files import PictureRow, inspect_pictures
 from ovray.scoring.records import FileRef, Format, InputFile, RowSource, RowsRef, StoredTable
 from ovray.scoring.stored_tables import StoredRows
 from ovray.scoring.text_lines import inspect_text_lines, open_text_lines
@@ -64,6 +65,8 @@ def _inspect(ref: FileRef, rows_wanted: int | None, on_error: OnError) -> InputF
             return inspect_numpy(ref)
         case Format.TEXT:
             return inspect_text_lines(ref, rows_wanted=rows_wanted, on_error=on_error)
+        case Format.PICTURE:
+            return inspect_pictures(ref)
 
 
 def open_rows(ref: RowsRef, schema: pa.Schema, *, rows_per_batch: int) -> RowSource:
@@ -90,3 +93,5 @@ def _open(ref: FileRef, schema: pa.Schema, *, rows_per_batch: int) -> RowSource:
             return NumpyRows(ref, schema.names, rows_per_batch=rows_per_batch)
         case Format.TEXT:
             return open_text_lines(ref, rows_per_batch=rows_per_batch)
+        case Format.PICTURE:
+            return PictureRow(ref, schema)

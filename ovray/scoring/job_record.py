@@ -9,7 +9,7 @@ May not enter: files (notes.py), what is done about a difference (taking_up.py).
 
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -44,6 +44,8 @@ class InputStamp:
     size_bytes: int
     #: ``None`` where the file system keeps no times.
     modified_ns: int | None
+    #: Of a folder of pictures, so that each of them counts.
+    listing: str | None = None
     #: Of rows in memory, by which another run knows them; ``UNKNOWN`` where that cannot be.
     digest: str | None = None
 
@@ -104,6 +106,7 @@ def stamps_of(data: DataSet) -> tuple[InputStamp, ...]:
             rows=file.rows,
             size_bytes=file.size_bytes,
             modified_ns=file.modified_ns,
+            listing=None if file.ref.pictures is None else file.ref.pictures.digest,
         )
         for file in data.files
         if isinstance(file.ref, FileRef)
@@ -149,8 +152,7 @@ def _text(value: object) -> str:
 
 
 def _input_changes(earlier: tuple[InputStamp, ...], now: tuple[InputStamp, ...]) -> Iterator[str]:
-    before = {stamp.location: stamp for stamp in earlier}
-    after = {stamp.location: stamp for stamp in now}
+    before, after = _by_name(earlier), _by_name(now)
     yield from (f"input {name} is no longer among them" for name in before if name not in after)
     yield from (f"input {name} was not among them" for name in after if name not in before)
     unknown = [
@@ -166,11 +168,24 @@ def _input_changes(earlier: tuple[InputStamp, ...], now: tuple[InputStamp, ...])
             continue
         yield f"input {name} had {_show(before[name])} and now has {_show(after[name])}"
     if earlier != now and before.keys() == after.keys() and not (changed or unknown):
-        yield "the inputs come in another order, or not as often"
+        yield "the inputs come in another order"
+
+
+def _by_name(stamps: Iterable[InputStamp]) -> dict[str, InputStamp]:
+    """Returns stamps by the name of their input; one that comes several times, such as a folder, has several."""
+    named: dict[str, InputStamp] = {}
+    for stamp in stamps:
+        name = stamp.location
+        while name in named:
+            name += " (again)"
+        named[name] = stamp
+    return named
 
 
 def _show(stamp: InputStamp) -> str:
     text = f"{stamp.rows:,} rows in {stamp.size_bytes:,} bytes"
+    if stamp.listing is not None:
+        text = f"{text}, listing {stamp.listing}"
     if stamp.modified_ns is None:
         return text
     moment = datetime.fromtimestamp(stamp.modified_ns / 1e9, tz=timezone.utc)

@@ -16,6 +16,7 @@ from ovray.scoring.batching import BatchSize
 from ovray.scoring.on_error import ErrorOptions, OnError
 from ovray.scoring.preparation import GraphSteps, PerChannel, Size
 from ovray.scoring.reduction import Labels, ResultOptions
+from ovray.scoring.result_formats import ResultFormat
 from ovray.scoring.row_plan import RowOptions
 from ovray.scoring.taking_up import Earlier
 from ovray.scoring.user_functions import Function, find_function
@@ -31,6 +32,7 @@ class ScoreOptions:
     errors: ErrorOptions = field(default_factory=ErrorOptions)
     config: Mapping[str, str] = field(default_factory=dict)
     limit: int | None = None
+    result_format: ResultFormat = ResultFormat.PARQUET
     earlier: Earlier = Earlier.KEEP
     commit_every_s: float = 10.0
     max_backups: int = MAX_BACKUPS
@@ -41,11 +43,15 @@ class ScoreOptions:
 
     @property
     def changing_results(self) -> dict[str, object]:
-        """The options that a job must not change between its runs, beside those that show in its columns."""
+        """The options that a job must not change between its runs, beside those that show in its columns.
+
+        Those about its files must stay, too: one folder, one kind of files.
+        """
         return {
             "--config": self.config,
             "--precision": self.placement.precision,
             "--limit": self.limit,
+            "--format": None if self.result_format is ResultFormat.PARQUET else self.result_format.value,
             **self.rows.changing_results,
         }
 
@@ -73,6 +79,9 @@ class ScoreOptions:
         batch_size = self.rows.batch_size
         if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
             raise ConfigError(f"--batch-size {batch_size!r}: give a whole number from 1, or auto")
+        file_rows = self.rows.rows_per_file
+        if file_rows is not None and (not isinstance(file_rows, int) or file_rows < 1):
+            raise ConfigError(f"--rows-per-file {file_rows!r}: give a whole number from 1, or leave it out")
         if not self.commit_every_s > 0:
             raise ConfigError(f"--commit-every {self.commit_every_s:g}: give seconds, more than 0")
         if not isinstance(self.max_backups, int) or self.max_backups < 0:
@@ -85,6 +94,11 @@ class ScoreOptions:
             raise ConfigError("restart=True deletes what a folder holds: name one with output=, or leave it out")
         if self.errors.on_error is OnError.RECORD:
             raise ConfigError("on_error='record' writes bad rows into a folder: name one with output=")
+        if self.result_format is not ResultFormat.PARQUET or self.rows.rows_per_file is not None:
+            raise ConfigError(
+                "format= and rows_per_file= are about files of results: name their folder with output=, or leave"
+                " them out"
+            )
         if self.report is not None:
             raise ConfigError("report= is about a run that fills a folder: name one with output=, or leave it out")
 
@@ -105,6 +119,8 @@ class ScoreKeywords(TypedDict, total=False):
     argmax: bool
     labels: Labels | None
     dtype: str | None
+    format: str
+    rows_per_file: int | None
     preprocess: str | Function | None
     postprocess: str | Function | None
     hint: str
@@ -140,6 +156,8 @@ def parse_options(  # noqa: PLR0913 (the public face: every option has its name)
     argmax: bool = False,
     labels: Labels | None = None,
     dtype: str | None = None,
+    format: str = ResultFormat.PARQUET.value,
+    rows_per_file: int | None = None,
     preprocess: str | Function | None = None,
     postprocess: str | Function | None = None,
     hint: str = "THROUGHPUT",
@@ -173,10 +191,12 @@ def parse_options(  # noqa: PLR0913 (the public face: every option has its name)
             preprocess=None if preprocess is None else find_function("--preprocess", preprocess),
             postprocess=None if postprocess is None else find_function("--postprocess", postprocess),
             results=ResultOptions.parse(outputs=outputs, top_k=top_k, argmax=argmax, labels=labels, dtype=dtype),
+            rows_per_file=rows_per_file,
         ),
         errors=ErrorOptions.parse(on_error=on_error, max_errors=max_errors),
         config=config or {},
         limit=limit,
+        result_format=ResultFormat.parse(format),
         earlier=Earlier.DELETE if restart else Earlier.KEEP,
         commit_every_s=commit_every_s,
         max_backups=max_backups,

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from ovray.errors import ConfigError, DataError
-from ovray.scoring.bad_rows import BadRowError, BadRows, Stage
+from ovray.scoring.bad_rows import BadRowError, BadRows, FirstError, Stage
 from ovray.scoring.bisecting import first_failing
 from ovray.scoring.dataset import DataSet
 from ovray.scoring.files import file_info, one_line, open_file
 from ovray.scoring.inputs import open_rows
 from ovray.scoring.on_error import ErrorOptions
+from ovray.scoring.read_ahead import ReadAhead
 from ovray.scoring.records import Block, FileRef, Rows, RowSource, RowsRef, Slice, StoredTable, Unreadable
 
 #: Rows that show what a column holds: enough to see lists of different lengths, few enough for rows of images.
@@ -25,26 +26,40 @@ SAMPLE_ROWS = 16
 #: Around damage, batches are smaller by so much: of what is decoded together, all is lost.
 _FINER = 1024
 
+#: Pictures of which the first good one is looked for at once: each is a slice of its own.
+_PICTURES_TRIED = 64
+
 
 def read_sample(data: DataSet, errors: ErrorOptions) -> pa.RecordBatch:
     """Return the first rows of a data set with all of its columns; those that may be bad are passed over.
 
     Raises ConfigError where the first rows turn out to be damaged, or all.
     """
-    slices = data.slices(0, data.rows)
-    bad = BadRows((0, data.rows), slices, ErrorOptions(on_error=errors.on_error))
-    at = 0
+    step = _PICTURES_TRIED if data.has_pictures else data.rows
+    first: FirstError | None = None
     with closing(RowReader(data.schema, rows_per_batch=SAMPLE_ROWS)) as reader:
-        try:
-            for rows in reader.read(slices):
-                if isinstance(rows, Rows):
-                    return rows.batch
-                bad.add(at, at + rows.rows, Stage.READ, rows.problem)
-                at += rows.rows
-        except DataError as error:
-            raise ConfigError(f"{error}; replace the file or leave it out") from error
-    first = bad.first
+        for start in range(0, data.rows, step):
+            stop = min(start + step, data.rows)
+            bad = BadRows((start, stop), data.slices(start, stop), ErrorOptions(on_error=errors.on_error))
+            try:
+                sample = _first_readable(reader, bad)
+            except DataError as error:
+                raise ConfigError(f"{error}; replace the file or leave it out") from error
+            if sample is not None:
+                return sample
+            first = first or bad.first
     raise ConfigError(f"none of the {data.rows} rows can be read; {'' if first is None else first.text}")
+
+
+def _first_readable(reader: "RowReader", bad: BadRows) -> pa.RecordBatch | None:
+    """Return the first rows that can be read, and note those before them."""
+    at = 0
+    for rows in reader.read(bad.slices):
+        if isinstance(rows, Rows):
+            return rows.batch
+        bad.add(at, at + rows.rows, Stage.READ, rows.problem)
+        at += rows.rows
+    return None
 
 
 class RowReader:
@@ -60,6 +75,7 @@ class RowReader:
         self._rows_per_batch = rows_per_batch
         self._ref: RowsRef | None = None
         self._source: RowSource | None = None
+        self._ahead = ReadAhead(self._open_anew)
 
     def read(self, slices: Iterable[Slice]) -> Iterator[Rows | Unreadable]:
         """Yield all rows of ``slices``, in order, each batch with the columns and types of the reader's schema.
@@ -67,14 +83,19 @@ class RowReader:
         In the place of damaged rows stands that they are; they are told from others as well as their format can.
         Raises DataError, which names the file, where it is gone, no longer the one it was, or its store fails.
         """
-        for one in slices:
+        for one in self._ahead.over(slices):
             for block in one.blocks:
                 yield from self._read_block(_Place(one, block))
             if isinstance(one.ref, StoredTable):
-                self.close()  # costs nothing to open again, and takes room in the store as long as it is open
+                # It costs nothing to open again, and takes room in the store as long as it is open.
+                self._close_source()
 
     def close(self) -> None:
-        """Let go of the open file; reading may go on afterwards."""
+        """Let go of all files; reading may go on afterwards."""
+        self._ahead.close()
+        self._close_source()
+
+    def _close_source(self) -> None:
         source, self._source, self._ref = self._source, None, None
         if source is not None:
             source.close()
@@ -87,7 +108,7 @@ class RowReader:
                 yield rows
             return
         except (OSError, pa.ArrowException) as error:
-            self.close()
+            self._close_source()
             failure = error
         _check_store(place.slice, failure)
         yield from self._read_around_damage(place, done)
@@ -134,17 +155,23 @@ class RowReader:
             first_row += batch.num_rows
 
     def _open(self, one: Slice) -> RowSource:
+        ahead = self._ahead.source_of(one)
+        if ahead is not None:
+            return ahead
         if self._source is None or self._ref != one.ref:
-            self.close()
+            self._close_source()
             if isinstance(one.ref, FileRef):
                 _check_unchanged(one.ref, one.size_bytes)
             try:
-                self._source = open_rows(one.ref, self._schema, rows_per_batch=self._rows_per_batch)
+                self._source = self._open_anew(one)
             except (OSError, pa.ArrowException) as error:
                 # It could be opened when it was looked into: it is not its rows that are bad.
                 raise _cannot_be_read(one, error) from error
             self._ref = one.ref
         return self._source
+
+    def _open_anew(self, one: Slice) -> RowSource:
+        return open_rows(one.ref, self._schema, rows_per_batch=self._rows_per_batch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ Who fills them: files.py (which files), inputs.py and its formats (what is in th
 held_rows.py and ray_datasets.py (what is in memory).
 """
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -23,6 +25,14 @@ class Format(Enum):
     NPY = ("NumPy", (".npy",))
     NPZ = ("NumPy", (".npz",))
     TEXT = ("text", (".txt", ".txt.gz"))
+    #: Not all that Pillow reads: what people call pictures.
+    PICTURE = (
+        "a picture",
+        (
+            *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
+            *(".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+        ),
+    )
 
     def __init__(self, title: str, endings: tuple[str, ...]) -> None:
         self.title = title
@@ -38,6 +48,11 @@ class Format(Enum):
         """Whether all of a file is gone through to find out what it holds."""
         return self in (Format.CSV, Format.JSON_LINES, Format.TEXT)
 
+    @property
+    def is_one_row(self) -> bool:
+        """Whether each file is a single row, and a folder of them the input that is looked into."""
+        return self is Format.PICTURE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partition:
@@ -48,8 +63,27 @@ class Partition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """Lists the pictures of one folder, in the order of their rows, in a few bytes each: there may be millions."""
+
+    #: Below the folder; a single empty one where the folder's ref is itself that of a picture.
+    names: pa.StringArray
+    sizes_bytes: pa.Int64Array
+    #: Null where the file system keeps no times.
+    modified_ns: pa.Int64Array
+
+    @property
+    def digest(self) -> str:
+        """Tells listings apart that differ in any name, size or time."""
+        sha = hashlib.sha256()
+        sha.update(json.dumps([self.names.to_pylist(), self.sizes_bytes.to_pylist()]).encode())
+        sha.update(json.dumps(self.modified_ns.to_pylist()).encode())
+        return sha.hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileRef:
-    """Points to one input file."""
+    """Points to one input file, or to a folder of pictures."""
 
     #: As messages show it: what the caller typed, or the folder as typed and the file's path below it.
     name: str
@@ -58,6 +92,8 @@ class FileRef:
     format: Format
     #: Columns that the names of its folders give; once it was looked into, only those that it lacks itself.
     partitions: tuple[Partition, ...] = ()
+    #: Of a folder that counts as one file with a row for each.
+    pictures: Pictures | None = None
 
     @property
     def is_packed(self) -> bool:
@@ -141,6 +177,11 @@ class Source(Protocol):
     @property
     def cheap_cuts(self) -> tuple[int, ...]:
         """Rows at which a chunk may begin without reading what stands before it."""
+        ...
+
+    @property
+    def read_singly(self) -> tuple[str, ...]:
+        """Columns of which replicas hold one row at a time, however many a chunk has."""
         ...
 
     def slices(self, start: int, stop: int) -> tuple[Slice, ...]:

@@ -51,6 +51,8 @@ class RowOptions:
     batch_size: BatchSize = "auto"
     steps: GraphSteps = field(default_factory=GraphSteps)
     results: ResultOptions = field(default_factory=ResultOptions)
+    #: The most rows that a result file holds; ``None`` leaves it open.
+    rows_per_file: int | None = None
     #: Makes the model's inputs of columns.
     preprocess: UserFunction | None = None
     #: Makes the results of the model's outputs.
@@ -73,6 +75,7 @@ class RowOptions:
             "--argmax": self.results.argmax or None,
             "--labels": self.results.labels,
             "--dtype": self.results.float_type,
+            "--rows-per-file": self.rows_per_file,
             "--preprocess": None if self.preprocess is None else self.preprocess.name,
             "--postprocess": None if self.postprocess is None else self.postprocess.name,
         }
@@ -140,11 +143,12 @@ def plan_rows(
         ConfigError: columns, options and model do not fit, or it is open how.
     """
     fed = _feed(graph, sample, options, on_error)
-    batch_rows, given = fix_shapes(graph, fed.bindings, options.batch_size, data.rows)
+    batch_rows, given = fix_shapes(graph, fed.bindings, options.batch_size, data.rows, options.rows_per_file)
     finish, reductions, outputs = _finish(given, fed.bindings, options)
     kept = kept_columns(data.schema, fed.left_out, [column.name for column in outputs], options.keep)
     held = (*outputs, *(finish.takes if finish else ()))
     row_bytes = fed.bytes_per_row + sum(_bytes_per_row(column) for column in held)
+    passing = [sample.column(name).nbytes for name in data.read_singly if name not in kept]
     read = {*kept, *fed.columns}
     return RowPlan(
         read_schema=pa.schema([data.schema.field(name) for name in data.schema.names if name in read]),
@@ -156,7 +160,7 @@ def plan_rows(
         outputs=outputs,
         batch_rows=batch_rows,
         rows_per_read=max(batch_rows, min(READ_BYTES // row_bytes, READ_MAX_ROWS)),
-        max_chunk_rows=max(batch_rows, MAX_CHUNK_BYTES // row_bytes),
+        max_chunk_rows=max(batch_rows, MAX_CHUNK_BYTES // max(1, row_bytes - sum(passing) // sample.num_rows)),
     )
 
 

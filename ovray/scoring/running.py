@@ -86,6 +86,7 @@ def how_to_cut(source: Source, plan: RowPlan, options: ScoreOptions, *, max_chun
         cheap_cuts=source.cheap_cuts,
         min_chunk_rows=plan.batch_rows,
         max_chunk_rows=plan.max_chunk_rows,
+        cut_multiple=options.rows.rows_per_file,
         max_chunk_s=max_chunk_s,
         max_backups=options.max_backups,
         poison=Poison.PUT_ASIDE if options.errors.on_error is OnError.RECORD else Poison.FAIL,
@@ -100,7 +101,8 @@ def plan_for(model: ModelLike, given: Given, options: ScoreOptions) -> tuple[Wor
     """
     graph = with_plain_types(read_model(model))
     try:
-        plan = plan_rows(graph, given.source, given.sample(), given.wanted(options.rows), options.errors.on_error)
+        wanted = given.fit(graph, options.rows)
+        plan = plan_rows(graph, given.source, given.sample(), wanted, options.errors.on_error)
     except ConfigError as error:
         if not given.unfit:
             raise

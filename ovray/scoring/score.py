@@ -28,6 +28,7 @@ from ovray.scoring.job_record import UNKNOWN, describe_job
 from ovray.scoring.options import PathOrUrl, ScoreKeywords, ScoreOptions, parse_options
 from ovray.scoring.recording import Recording, recorded
 from ovray.scoring.report import ScoreReport
+from ovray.scoring.result_formats import check_columns
 from ovray.scoring.row_plan import RowPlan
 from ovray.scoring.running import (
     CHUNK_SHARE,
@@ -118,7 +119,7 @@ def score(
 def score(
     model: ModelLike, inputs: Any, *, output: PathOrUrl | None = None, **options: "Unpack[ScoreKeywords]"
 ) -> Any:
-    """Scores every row and writes the results as a folder of Parquet files, or gives them back.
+    """Scores every row and writes the results as a folder of files, or gives them back.
 
     A folder is the record of what is done: the same call again, after a kill at whatever moment, scores the rows
     that are missing, and on a finished folder does nothing.  Rows in memory are known again by what they hold;
@@ -126,17 +127,19 @@ def score(
 
     Args:
         model: a file that OpenVINO reads, or a model in memory.
-        inputs: data files, folders, globs and URLs that pyarrow opens, whose rows count in this order; or a pandas
-            DataFrame, an Arrow table or record batch, an array (column ``array``), a dict of arrays, a
-            ``ray.data.Dataset``; or an iterable of any of the former, such as a ``pyarrow.RecordBatchReader``.  An
-            iterable is gone through on a thread of its own, not much further than rows are scored.
+        inputs: data files, folders, globs and URLs that pyarrow opens, whose rows count in this order; of
+            pictures, each is a row with the columns ``path`` and ``image``.  Or a pandas DataFrame, an Arrow table
+            or record batch, an array (column ``array``), a dict of arrays, a ``ray.data.Dataset``; or an iterable
+            of any of these but the last, such as a ``pyarrow.RecordBatchReader``.  An iterable is gone through on
+            a thread of its own, not much further than rows are scored.
         output: the folder for the results; new, empty, or with results of this same job.  ``None`` gives the
             results back.
         devices: device string; ``MULTI`` is every device of the cluster.
         input: which column feeds which input: ``"COL"``, ``"NAME=COL"``, ``"pixel_*"``.
         keep: columns carried over; ``None`` keeps every column that is not an input.
         layout: how the values of pictures lie in the data, ``NHWC`` or ``NCHW``; ``None`` is as in the model.
-        resize: ``"HEIGHTxWIDTH"`` or ``(height, width)`` that pictures get, in the model's graph.
+        resize: ``"HEIGHTxWIDTH"`` or ``(height, width)`` that pictures get, in the model's graph; picture files,
+            which may differ in size, get it while they are read, with the same numbers.
         mean: one number, or one for each channel as the model sees them, taken from the values in the graph.
         scale: the same, by which the values are then divided.
         color: ``BGR2RGB`` or ``RGB2BGR``.
@@ -145,6 +148,8 @@ def score(
         argmax: gives the class of the highest score instead of all scores.
         labels: a file with the name of one class a line, or the names; adds the names of the classes found.
         dtype: ``float16`` stores results that are floats in half precision.
+        format: of the files in ``output``: ``parquet``, ``csv`` (lists become JSON) or ``arrow``.
+        rows_per_file: the most rows that one file holds; files end at its multiples.
         preprocess: ``"module:function"`` or a function: gets a dict of column name to array (those of ``input``,
             by default all), gives a dict of input name to array with as many rows.  Tried on the first rows before
             anything starts; runs in the replicas, on two threads at once.
@@ -247,7 +252,8 @@ def _fill_folder(
     with ExitStack() as stack:
         given = look_at(inputs, options, stack)
         workload, plan = plan_for(model, given, options)
-        folder = stack.enter_context(open_folder(output))
+        check_columns(options.result_format, plan.result_schema)
+        folder = stack.enter_context(open_folder(output, options.result_format))
         stamps = given.stamps(plan)
         job = describe_job(workload.model, stamps, plan, options.changing_results)
         taken = stack.enter_context(take_up(folder, job, given.source.rows, options.earlier))

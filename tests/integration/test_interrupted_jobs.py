@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from ray.cluster_utils import Cluster
@@ -130,6 +131,28 @@ def test_a_driver_whose_replicas_are_killed_goes_on_or_is_carried_on(
     assert_same_rows(job, undisturbed)
 
 
+@pytest.mark.parametrize("result_format", ["csv", "arrow"])
+def test_a_killed_job_in_another_format_is_carried_on(
+    job: ScoringJob, undisturbed: ScoringJob, result_format: str
+) -> None:
+    options = ("--format", result_format, "--rows-per-file", "97")
+    with running(job, *options) as driver:
+        job.wait_for_parts(driver, random.Random(SEED).randint(3, 30))
+        driver.kill()
+
+    report = job.finish(*options)
+
+    files = [job.output / name for name in job.parts()]
+    rows = pa.dataset.dataset(files, format=result_format).to_table()
+    assert 0 < report["resumed_rows"] < ROWS
+    assert rows["number"].to_pylist() == list(range(ROWS))
+    assert rows["digit"].equals(undisturbed.rows()["digit"])
+    assert all(
+        stop <= start // 97 * 97 + 97 for start, stop in (map(int, file.stem[5:].split("-")) for file in files)
+    )
+    assert {path.name for path in job.output.iterdir()} == {"_SUCCESS", "_ovray.json", *job.parts()}
+
+
 def test_the_same_command_again_does_nothing(job: ScoringJob, undisturbed: ScoringJob) -> None:
     shutil.copytree(undisturbed.output, job.output)
     before = {path.name: path.stat().st_mtime_ns for path in job.output.iterdir()}
@@ -202,8 +225,8 @@ def test_parts_follow_each_other_as_often_as_was_asked(job: ScoringJob) -> None:
 class running:  # noqa: N801 (reads as a statement)
     """Holds a driver that ends with the block, whatever happens in it."""
 
-    def __init__(self, job: ScoringJob) -> None:
-        self._driver = job.start()
+    def __init__(self, job: ScoringJob, *options: str) -> None:
+        self._driver = job.start(*options)
 
     def __enter__(self) -> "subprocess.Popen[str]":
         return self._driver

@@ -239,6 +239,7 @@ class TestTheEndOfAnIteration:
         ("call", "error"),
         [
             (lambda: iter_score("x", restart=True), ovray.ConfigError),
+            (lambda: iter_score("x", rows_per_file=7), ovray.ConfigError),
             (lambda: iter_score("x", hint="FAST"), ovray.ConfigError),
             (lambda: iter_score("x", output="folder"), TypeError),
         ],

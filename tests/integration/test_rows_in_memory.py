@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 import ray
@@ -200,9 +201,20 @@ class TestOptionsMeanTheSameAsForFiles:
         with pytest.raises(ovray.ConfigError, match=why):
             score(given)
 
-    def test_restart_is_about_folders(self, features: np.ndarray) -> None:
-        with pytest.raises(ovray.ConfigError, match="name one with output="):
-            score(features, restart=True)
+    @pytest.mark.parametrize(
+        "option",
+        [
+            {"restart": True},
+            {"on_error": "record"},
+            {"report": "run.html"},
+            {"format": "csv"},
+            {"rows_per_file": 9},
+        ],
+        ids=str,
+    )
+    def test_some_options_are_about_folders(self, features: np.ndarray, option: dict[str, Any]) -> None:
+        with pytest.raises(ovray.ConfigError, match=r"name (one|their folder) with output="):
+            score(features, **option)
 
 
 class TestBatchesThatComeOneByOne:
@@ -320,6 +332,38 @@ class TestFoldersOfResults:
         assert report.rows == ROWS
         assert any("only --restart would help" in text for text in report.warnings)
         assert_near(scores_in(tmp_path / "o")["total"], plain["total"][:, 0])
+
+    @pytest.mark.parametrize("result_format", ["parquet", "csv", "arrow"])
+    def test_batches_with_bad_rows_become_files_of_any_format_and_so_many_rows(
+        self, tmp_path: Path, features: np.ndarray, plain: dict[str, np.ndarray], result_format: str
+    ) -> None:
+        bad, rows_per_file = [7, 699, 2_000], 700
+        column = pa.array([None if row in bad else list(features[row]) for row in range(ROWS)])
+        table = pa.table({"id": range(ROWS), "features": column})
+        out, page = tmp_path / "o", tmp_path / "run.html"
+
+        report = score(
+            (table.slice(at, 300) for at in range(0, ROWS, 300)),
+            output=out,
+            outputs="total",
+            on_error="record",
+            max_errors=3,
+            report=page,
+            format=result_format,
+            rows_per_file=rows_per_file,
+        )
+
+        edges = [*range(0, ROWS, rows_per_file), ROWS]
+        assert [path.stem for path in sorted(out.glob("part-*"))] == [
+            f"part-{start:012}-{stop:012}" for start, stop in itertools.pairwise(edges)
+        ]
+        good = [row for row in range(ROWS) if row not in bad]
+        written = pyarrow.dataset.dataset(out, format=result_format).to_table()
+        assert written["id"].to_pylist() == good
+        assert_near(written["total"], plain["total"][good, 0])
+        assert pq.read_table(out / "_errors")["id"].to_pylist() == bad
+        assert (report.rows, report.errors) == (len(good), len(bad))
+        assert "Rows that could not be scored: 3; " in page.read_text()
 
     def test_a_column_that_cannot_be_written_is_named(self, tmp_path: Path, features: np.ndarray) -> None:
         frame = pd.DataFrame({"features": list(features), "odd": [object()] * ROWS})

@@ -1,6 +1,7 @@
 """Rows are let in as they come, and only as far as somebody takes their results."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -14,8 +15,8 @@ PORTION = 100
 ROOM = PORTIONS * PORTION
 
 
-def a_flow(*, rows: int = 0, replicas: int = 1) -> Flow:
-    flow = Flow(CUTS)
+def a_flow(*, rows: int = 0, replicas: int = 1, multiple: int | None = None) -> Flow:
+    flow = Flow(replace(CUTS, cut_multiple=multiple))
     flow.add(rows)
     return flow.open(replicas, lambda: None)
 
@@ -59,6 +60,39 @@ def test_no_little_portions_while_there_is_enough_in_work() -> None:
 
     flow.done(ROOM - PORTION - 49)
     assert let_in(flow) == [(ROOM, ROOM + 50)]
+
+
+class TestMultiples:
+    """Where chunks end at multiples of a number of rows."""
+
+    def test_portions_end_there_too_and_the_last_one_at_the_end(self) -> None:
+        flow = a_flow(rows=250, multiple=120)
+        assert let_in(flow) == [(0, 240)]
+
+        flow.done(240)
+        flow.add(30)
+        assert let_in(flow) == []  # 120 may yet come
+
+        flow.end()
+        assert let_in(flow) == [(240, 280)]
+        assert flow.is_exhausted
+
+    def test_room_that_is_still_to_come_is_waited_for(self) -> None:
+        flow = a_flow(rows=10_000, multiple=300)
+        assert let_in(flow) == [(0, 300)]
+
+        flow.done(300)
+        assert let_in(flow) == []
+        flow.taken(300)
+        assert let_in(flow) == [(300, 600)]
+
+    def test_more_than_there_is_ever_room_for_comes_in_pieces(self) -> None:
+        flow = a_flow(rows=10_000, multiple=ROOM + 1)
+        assert let_in(flow) == [(0, ROOM)]
+
+        flow.done(ROOM)
+        flow.taken(ROOM)
+        assert let_in(flow) == [(ROOM, ROOM + 1)]
 
 
 def test_each_portion_is_a_job_of_its_own() -> None:
