@@ -87,11 +87,12 @@ if TYPE_CHECKING:
     from ovray.driver.inspection import devices, doctor
     from ovray.driver.planning import plan
     from ovray.runtime.async_queue import AsyncInferQueue
+    from ovray.runtime.attaching import attach
     from ovray.runtime.compiled_model import CompiledModel
     from ovray.runtime.core import Core, compile_model
     from ovray.runtime.request import InferRequest
     from ovray.scoring.report import ScoreReport
-    from ovray.scoring.score import score
+    from ovray.scoring.score import iter_score, score
 else:
     from ovray import devices
 
@@ -102,9 +103,11 @@ _FETCHED = {
     "CompiledModel": "ovray.runtime.compiled_model",
     "Core": "ovray.runtime.core",
     "InferRequest": "ovray.runtime.request",
+    "attach": "ovray.runtime.attaching",
     "compile_model": "ovray.runtime.core",
     "ScoreReport": "ovray.scoring.report",
     "doctor": "ovray.driver.inspection",
+    "iter_score": "ovray.scoring.score",
     "plan": "ovray.driver.planning",
     "score": "ovray.scoring.score",
 }
@@ -221,6 +224,7 @@ __all__ = [
     "VAContext",
     "VASurfaceTensor",
     "Version",
+    "attach",
     "compile_model",
     "convert_model",
     "devices",
@@ -231,6 +235,7 @@ __all__ = [
     "get_batch",
     "get_version",
     "helpers",
+    "iter_score",
     "layout_helpers",
     "op",
     "opset1",

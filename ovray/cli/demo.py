@@ -28,7 +28,8 @@ def demo(
     from ovray.cli.progress import display
     from ovray.cli.result_table import print_report
     from ovray.driver.placement import PlacementOptions
-    from ovray.scoring.score import ScoreOptions, run
+    from ovray.scoring.options import ScoreOptions
+    from ovray.scoring.score import run
 
     placement = PlacementOptions.parse(
         devices=devices,

@@ -17,8 +17,10 @@ from ovray.cli.demo import demo
 from ovray.cli.devices import devices
 from ovray.cli.doctor import doctor
 from ovray.cli.plan import plan
+from ovray.cli.pools import pools
 from ovray.cli.score import score
 from ovray.cli.simulate import simulate
+from ovray.cli.stop import stop
 from ovray.cli.terminal import chatter_kept_away, messages
 from ovray.devices.telemetry import keep_telemetry_out
 from ovray.errors import OvrayError
@@ -34,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="OpenVINO inference over every device of a Ray cluster.",
 )
-for command in (score, demo, bench, plan, simulate, devices, doctor):
+for command in (score, demo, bench, plan, simulate, devices, doctor, pools, stop):
     app.command(epilog=_EPILOG)(command)
 
 

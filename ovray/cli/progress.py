@@ -23,7 +23,7 @@ from ovray.core.ledger import ReplicaState
 from ovray.core.snapshot import ReplicaSnapshot
 from ovray.devices.records import Plan
 from ovray.driver.job import Progress
-from ovray.scoring.score import News, Resumed, Stage, Watch
+from ovray.scoring.running import News, Resumed, Stage, Watch
 
 #: Between lines where no terminal is: often while one may still be looking, then as a night needs it.
 LINE_EVERY_S = ((60.0, 5.0), (600.0, 30.0), (float("inf"), 60.0))

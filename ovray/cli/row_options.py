@@ -11,7 +11,7 @@ LayoutOption = Annotated[
     ),
 ]
 ResizeOption = Annotated[
-    str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Size that pictures get, in the model's graph.")
+    str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Size that pictures get, by linear interpolation.")
 ]
 MeanOption = Annotated[
     str | None,
@@ -39,6 +39,12 @@ LabelsOption = Annotated[
 ]
 DtypeOption = Annotated[
     str | None, typer.Option(metavar="float16", help="Store results that are floats in half precision.")
+]
+FormatOption = Annotated[
+    str, typer.Option(metavar="parquet|csv|arrow", help="Format of the result files; lists in CSV are JSON.")
+]
+RowsPerFileOption = Annotated[
+    int | None, typer.Option(metavar="N", help="The most rows in one result file; files end at its multiples.")
 ]
 PreprocessOption = Annotated[
     str | None,

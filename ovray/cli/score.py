@@ -18,6 +18,7 @@ from ovray.cli.row_options import (
     ArgmaxOption,
     ColorOption,
     DtypeOption,
+    FormatOption,
     LabelsOption,
     LayoutOption,
     MeanOption,
@@ -25,6 +26,7 @@ from ovray.cli.row_options import (
     PostprocessOption,
     PreprocessOption,
     ResizeOption,
+    RowsPerFileOption,
     ScaleOption,
     TopKOption,
 )
@@ -64,6 +66,8 @@ def score(
     argmax: ArgmaxOption = False,
     labels: LabelsOption = None,
     dtype: DtypeOption = None,
+    format: FormatOption = "parquet",
+    rows_per_file: RowsPerFileOption = None,
     preprocess: PreprocessOption = None,
     postprocess: PostprocessOption = None,
     hint: HintOption = "THROUGHPUT",
@@ -116,7 +120,7 @@ def score(
 ) -> None:
     """Score every row of a data set, exactly once, on every device of the cluster.
 
-    Writes a folder of Parquet files with the kept columns and one column for each output of the model.  The same
+    Writes a folder of files with the kept columns and one column for each output of the model.  The same
     command again, after a kill at whatever moment, scores the rows that are missing.
     """
     from ovray.cli.printing import print_json
@@ -125,10 +129,12 @@ def score(
     from ovray.core.events import MAX_BACKUPS
     from ovray.driver.placement import PlacementOptions
     from ovray.scoring.on_error import ErrorOptions
+    from ovray.scoring.options import ScoreOptions
     from ovray.scoring.preparation import GraphSteps
     from ovray.scoring.reduction import ResultOptions
+    from ovray.scoring.result_formats import ResultFormat
     from ovray.scoring.row_plan import RowOptions
-    from ovray.scoring.score import ScoreOptions, run
+    from ovray.scoring.score import run
     from ovray.scoring.taking_up import Earlier
     from ovray.scoring.user_functions import find_function
 
@@ -143,10 +149,12 @@ def score(
             results=ResultOptions.parse(
                 outputs=_names(outputs), top_k=top_k, argmax=argmax, labels=labels, dtype=dtype
             ),
+            rows_per_file=rows_per_file,
         ),
         errors=ErrorOptions.parse(on_error=on_error, max_errors=max_errors),
         config=_properties(config or []),
         limit=limit,
+        result_format=ResultFormat.parse(format),
         earlier=Earlier.DELETE if restart else Earlier.KEEP,
         commit_every_s=commit_every,
         max_backups=0 if no_backup else MAX_BACKUPS,

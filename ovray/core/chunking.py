@@ -27,21 +27,35 @@ def chunk_rows(
     The job's bounds in rows go before those in seconds.
     """
     rate = replica.rate.rows_per_s
+    longest = longest_rows(job, replica, settings)
     if rate is None:
-        rows = settings.first_chunk_rows
+        rows = longest
     else:
         wanted = rows_uncut * (share or 0.0) / (replica.chunk_window + 1)
-        longest_s = job.max_chunk_s if replica.rate.is_proven else min(job.max_chunk_s, settings.first_chunk_s)
-        rows = math.ceil(min(max(wanted, job.min_chunk_s * rate), longest_s * rate))
-    rows = min(max(rows, job.min_chunk_rows, 1), job.max_chunk_rows)
+        rows = min(max(math.ceil(wanted), math.ceil(job.min_chunk_s * rate), job.min_chunk_rows), longest)
     return min(rows, rows_uncut)
 
 
-def cut_at(job: JobSubmitted, start: int, end: int, rows: int) -> int:
+def longest_rows(job: JobSubmitted, replica: Replica, settings: SchedulerSettings) -> int:
+    """Return what a replica's next chunk may have; the job's bounds in rows go before those in seconds."""
+    rate = replica.rate.rows_per_s
+    if rate is None:
+        rows = settings.first_chunk_rows
+    else:
+        longest_s = job.max_chunk_s if replica.rate.is_proven else min(job.max_chunk_s, settings.first_chunk_s)
+        rows = math.ceil(longest_s * rate)
+    return min(max(rows, job.min_chunk_rows, 1), job.max_chunk_rows)
+
+
+def cut_at(job: JobSubmitted, start: int, end: int, rows: int, longest: int) -> int:
     """Return where a chunk of about ``rows`` that begins at ``start`` is to end, ``end`` at the latest.
 
     Goes to a cheap cut where one is near, and takes the rest where it would be too small for a chunk of its own.
+    Where the job is cut at multiples, that is the next of them, unless the chunk had more than ``longest`` rows.
     """
+    if job.cut_multiple is not None:
+        multiple = min((start // job.cut_multiple + 1) * job.cut_multiple, end)
+        return multiple if multiple - start <= longest else min(start + rows, multiple)
     stop = min(start + rows, end)
     stop = _nearest_cheap_cut(job, start, stop, rows) or stop
     if end - stop < job.min_chunk_rows and end - start <= job.max_chunk_rows:

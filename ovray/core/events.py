@@ -108,6 +108,8 @@ class JobSubmitted:
     ranges: tuple[tuple[int, int], ...]
     #: Rows at which a cut costs a reader least (row group and file edges), ascending.  A wish, not an order.
     cheap_cuts: tuple[int, ...] = ()
+    #: No chunk goes beyond a multiple of this, and chunks end there as long as they do not take too long.
+    cut_multiple: int | None = None
     min_chunk_rows: int = 1
     max_chunk_rows: int = 1 << 40
     #: A chunk is cut so that its replica is expected to need no longer than this.
@@ -151,8 +153,9 @@ class TimerFired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrioritiesChanged:
-    """The user gave the devices a new order, first is best; devices left out get no new work."""
+    """The devices have a new order, first is best; those left out get no new work."""
 
+    #: Names of devices or ids of replicas; the id of a replica counts more than its device.
     devices: tuple[str, ...]
 
 

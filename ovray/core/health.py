@@ -38,7 +38,7 @@ class Health:
     def completed(self, replica: Replica) -> None:
         """Note a success, and forgive what was before after enough of them."""
         replica.failures_in_a_row = 0
-        self._heard(replica)
+        self.heard(replica)
         if replica.strikes:
             replica.completions_since_strike += 1
             if replica.completions_since_strike >= self._settings.forgiven_after_completions:
@@ -46,7 +46,7 @@ class Health:
 
     def failed(self, replica: Replica) -> None:
         """Note a failure of the device, and evict a replica that has too many in a row."""
-        self._heard(replica)
+        self.heard(replica)
         replica.failures_in_a_row += 1
         is_ready = replica.state is ReplicaState.READY
         if is_ready and replica.failures_in_a_row >= self._settings.evict_after_failures:
@@ -56,7 +56,7 @@ class Health:
 
     def refused(self, replica: Replica) -> None:
         """Note that the caller's input failed, for which the replica is not to blame."""
-        self._heard(replica)
+        self.heard(replica)
 
     def probe_failed(self, replica: Replica) -> None:
         self._strike(replica)
@@ -137,7 +137,8 @@ class Health:
         expected_s = max(chunk_rows, request_rows) / rate
         return max(self._settings.stalled_after_min_s, self._settings.stalled_after_times * expected_s)
 
-    def _heard(self, replica: Replica) -> None:
+    def heard(self, replica: Replica) -> None:
+        """Note a sign of life."""
         replica.heard_s = self._ledger.now_s
         replica.is_stalled = False
         self._ledger.touched[replica] = None

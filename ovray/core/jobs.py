@@ -175,7 +175,8 @@ class Jobs:
             if not piece.history.kills:
                 share = self._lane.policy.share(replica)
                 rows = chunking.chunk_rows(job.asked, job.rows_uncut, share, replica, self._settings)
-                stop = chunking.cut_at(job.asked, piece.start, piece.stop, rows)
+                longest = chunking.longest_rows(job.asked, replica, self._settings)
+                stop = chunking.cut_at(job.asked, piece.start, piece.stop, rows, longest)
             chunk = _cut(job, piece, stop)
             if job.rows_uncut == 0:
                 del self._uncut[job.asked.job]
@@ -306,6 +307,8 @@ def _check(asked: JobSubmitted) -> None:
         end = stop
     if asked.min_chunk_rows < 1 or asked.max_chunk_rows < asked.min_chunk_rows:
         raise InvariantError(f"job {asked.job}: need 1 <= min_chunk_rows <= max_chunk_rows")
+    if asked.cut_multiple is not None and asked.cut_multiple < 1:
+        raise InvariantError(f"job {asked.job}: cut_multiple must be at least 1")
     if asked.max_chunk_s <= 0 or asked.min_chunk_s < 0 or asked.max_backups < 0:
         raise InvariantError(f"job {asked.job}: seconds and backups must not be negative")
 

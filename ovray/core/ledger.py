@@ -180,7 +180,10 @@ class Ledger:
             self.touched[replica] = None
 
     def _rank(self, replica: Replica) -> None:
-        replica.device_rank = 0 if self._priorities is None else self._priorities.get(replica.device)
+        if self._priorities is None:
+            replica.device_rank = 0
+        else:
+            replica.device_rank = self._priorities.get(replica.id, self._priorities.get(replica.device))
 
     def book(self, replica: Replica, work: RequestWork | Chunk) -> Dispatch:
         """Note that a replica is being sent this work."""

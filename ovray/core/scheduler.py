@@ -30,6 +30,7 @@ from ovray.core.events import (
     TimerFired,
 )
 from ovray.core.health import Health
+from ovray.core.ids import ReplicaId
 from ovray.core.jobs import Jobs
 from ovray.core.ledger import Ledger, Replica, ReplicaState
 from ovray.core.policies import POLICIES, SchedulePolicy
@@ -197,7 +198,7 @@ class Scheduler:
     def _on_completed(self, event: Completed) -> list[Command]:
         dispatch = self._ledger.find(event.replica, event.dispatch)
         if dispatch is None:
-            self._ledger.counters.late_answers += 1
+            self._note_late_answer(event.replica)
             return []
         replica = self._ledger.replicas[dispatch.replica]
         if isinstance(dispatch.work, RequestWork):
@@ -210,7 +211,7 @@ class Scheduler:
     def _on_failed(self, event: Failed) -> list[Command]:
         dispatch = self._ledger.find(event.replica, event.dispatch)
         if dispatch is None:
-            self._ledger.counters.late_answers += 1
+            self._note_late_answer(event.replica)
             return []
         replica = self._ledger.replicas[dispatch.replica]
         if isinstance(dispatch.work, RequestWork):
@@ -222,6 +223,13 @@ class Scheduler:
         else:
             self._health.refused(replica)
         return commands
+
+    def _note_late_answer(self, replica_id: ReplicaId) -> None:
+        """Drop an answer that nobody waits for any more; but who gives one is silent no longer."""
+        self._ledger.counters.late_answers += 1
+        replica = self._ledger.replicas.get(replica_id)
+        if replica is not None and replica.is_stalled:
+            self._health.heard(replica)
 
     # --- time -----------------------------------------------------------------------------------------------
 

@@ -103,12 +103,14 @@ def _openvino_devices() -> tuple[OpenVINODevice, ...]:
 
 def _describe(core: Any, name: str, tiles: tuple[str, ...]) -> OpenVINODevice:
     precision = _property(core, name, "INFERENCE_PRECISION_HINT")
+    kind = _property(core, name, "DEVICE_TYPE")
     return OpenVINODevice(
         name=name,
         full_name=str(_property(core, name, "FULL_DEVICE_NAME") or ""),
         capabilities=tuple(map(str, _property(core, name, "OPTIMIZATION_CAPABILITIES") or ())),
         architecture=str(_property(core, name, "DEVICE_ARCHITECTURE") or ""),
         precision=precision.get_type_name() if precision is not None else "",
+        type="" if kind is None else kind.name.lower(),
         tiles=tiles,
     )
 

@@ -20,6 +20,7 @@ from ovray.devices.precision import (
     expected_precision,
     precision_warnings,
 )
+from ovray.devices.ranking import rank_of
 from ovray.devices.records import CoreSharing, Hint, Host, OpenVINODevice, Plan, ReplicaSpec
 from ovray.devices.selection import Claim, CoreClaim, DeviceClaim, SimClaim, Site, select, sites_of
 from ovray.errors import ConfigError
@@ -62,7 +63,8 @@ def make_plan(devices: DeviceString, hosts: Sequence[Host], options: PlanOptions
     core_claims = [claim for claim in claims if isinstance(claim, CoreClaim)]
     allotments = allot(devices, core_claims, options.sharing, warnings)
     draft = _Draft(devices, options, allotments)
-    replicas = _numbered([spec for claim in claims for spec in draft.replicas(claim)])
+    drafts = [spec for claim in claims for spec in draft.replicas(claim)]
+    replicas = _numbered(sorted(drafts, key=lambda spec: spec.rank))
     warnings += [*draft.warnings, *_spread_warnings(core_claims)]
     if options.sharing is CoreSharing.SHARED and core_claims:
         warnings.append(
@@ -139,6 +141,7 @@ class _Draft:
             nireq=claim.entry.nireq or one,
             streams=self._number(claim.entry, "NUM_STREAMS") or one,
             sharing=self._options.sharing,
+            rank=rank_of(self._devices, claim.entry, device),
             precision=expected_precision(device, asked, mode),
             properties={**claim.entry.properties, **({PRECISION_PROPERTY: asked} if asked else {})},
         )
@@ -155,6 +158,7 @@ class _Draft:
             hint=self._options.hint,
             nireq=claim.entry.nireq or self._number(claim.entry, "nireq") or 1,
             sharing=self._options.sharing,
+            rank=rank_of(self._devices, claim.entry, None),
             properties=dict(claim.entry.properties),
         )
 

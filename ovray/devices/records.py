@@ -106,6 +106,8 @@ class OpenVINODevice:
     #: What INFERENCE_PRECISION_HINT reads before anybody sets it: the precision OpenVINO would compute in, as
     #: ``Type.get_type_name()`` spells it (``bf16``).  Empty where the device has no such property.
     precision: str = ""
+    #: DEVICE_TYPE: ``discrete`` or ``integrated``; empty where the device does not say.
+    type: str = ""
     #: Names of its tiles where it has more than one: ``("GPU.0.0", "GPU.0.1")``.
     tiles: tuple[str, ...] = ()
 
@@ -165,6 +167,8 @@ class ReplicaSpec:
     #: INFERENCE_NUM_THREADS to ask for; ``None`` where every logical CPU of ``cpus`` may be used.
     threads: int | None = None
     sharing: CoreSharing = CoreSharing.EXCLUSIVE
+    #: Place of its device among those that were asked for, 0 is the best; equal for all of one entry.
+    rank: int = 0
     #: What the device is expected to compute in: ``f32``, ``bf16``, ``f16``; empty where unknown, and for SIM.
     precision: str = ""
     #: ``bind:N``, ``local`` (the host has one node), ``first-touch``; ``None`` for a replica without cores.

@@ -12,11 +12,9 @@ from fnmatch import fnmatchcase
 
 from ovray.devices.cpulist import format_cpu_list
 from ovray.devices.grammar import DeviceEntry, DeviceString, HostPattern
+from ovray.devices.ranking import wanted_entries
 from ovray.devices.records import Core, CoreKind, Hint, Host, OpenVINODevice
 from ovray.errors import ConfigError
-
-#: What a string without a wanted entry means, best first: the order in which OpenVINO's AUTO prefers devices.
-EVERY_DEVICE = tuple(DeviceEntry(device=device) for device in ("GPU", "NPU", "CPU"))
 
 #: Values of OpenVINO's SCHEDULING_CORE_TYPE that keep to one kind of cores; ANY_CORE does not.
 CORE_TYPES = {"PCORE_ONLY": CoreKind.PERFORMANCE, "ECORE_ONLY": CoreKind.EFFICIENT}
@@ -109,11 +107,11 @@ def select(devices: DeviceString, sites: Sequence[Site], hint: Hint) -> list[Cla
         if not any(site.is_meant(entry) for site in sites):
             raise devices.error(f"no host is meant by '{entry.host}'; {_inventory(sites)}", entry)
     left_out = [entry for entry in devices.entries if entry.excluded]
-    wanted = [entry for entry in devices.entries if not entry.excluded]
+    is_named = any(not entry.excluded for entry in devices.entries)
     claims: list[Claim] = []
-    for entry in wanted or EVERY_DEVICE:
+    for entry in wanted_entries(devices):
         found = list(_claims(devices, entry, [site for site in sites if site.is_meant(entry)], left_out, hint))
-        if wanted and not found:
+        if is_named and not found:
             raise devices.error(f"nothing here is '{_without_numbers(entry)}'; {_inventory(sites)}", entry)
         claims += found
     if not claims:

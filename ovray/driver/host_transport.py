@@ -7,6 +7,7 @@ above notices but by the clock.
 import logging
 import socket
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import ray
@@ -18,6 +19,7 @@ from ovray.driver.local_link import Doorway, LocalLink
 from ovray.driver.mailbox import Mailbox
 from ovray.driver.messages import Started
 from ovray.driver.transport import RayTransport
+from ovray.errors import OvrayError
 from ovray.replica.envelope import Envelope
 
 _log = logging.getLogger(__name__)
@@ -76,12 +78,18 @@ class HostTransport:
     def probe(self, replica: ReplicaId) -> None:
         self._ray.probe(replica)
 
+    def ask(self, replica: ReplicaId, question: str, *arguments: Any) -> Future[Any]:
+        return self._ray.ask(replica, question, *arguments)
+
     def stop(self, replica: ReplicaId) -> None:
         self._close_door(replica)
         link = self._links.pop(replica, None)
         if link is not None:
             link.close()
         self._ray.stop(replica)
+
+    def explain(self, error: OvrayError) -> OvrayError:
+        return self._ray.explain(error)
 
     def close(self) -> None:
         for replica in [*self._doorways, *self._links]:

@@ -1,5 +1,5 @@
-"""Drives one job from its start to its end, in the caller's thread: the scheduler's commands become messages, the
-replicas' messages become its events.
+"""Drives one job from its start to its end, in one thread: the scheduler's commands become messages, the replicas'
+messages become its events.
 
 May not enter: decisions (core), Ray (transport.py), rows.  Nothing here waits without an end.
 """
@@ -25,6 +25,9 @@ from ovray.errors import DataError
 from ovray.replica.workload import ReplicaReport
 
 JOB = JobId(0)
+
+#: By which replicas know the work that all rows of a job have in common.
+WORK = 0
 
 #: How often the watcher is called and replicas are looked after, messages or not.
 TICK_S = 0.25
@@ -101,9 +104,50 @@ class JobRows(Protocol):
         """Says where rows come from, for people."""
         ...
 
-    def count(self, commit: Commit) -> None:
-        """Is told of each commit; what it raises ends the job."""
+    def count(self, commit: Commit, results: Any) -> None:
+        """Is told of each commit, and where its results are; what it raises ends the job.
+
+        Args:
+            commit: names rows that were in none before.
+            results: an object reference; ``None`` where the replica put them away.
+        """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Nudged:
+    """Is left in the inbox by other threads: there may be more rows to score, or room for more results."""
+
+
+class Supply(Protocol):
+    """Says which rows may be scored now: those that there are, and for whose results there is room.
+
+    Each portion is a job to the scheduler; it has several at once, and does them in the order in which they came.
+    """
+
+    def take(self) -> events.JobSubmitted | None:
+        """Returns the next portion, with a number of its own; ``None`` while there is none.  Does not wait."""
+        ...
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Says whether there will be no more."""
+        ...
+
+
+class AllAtOnce:
+    """Is ``Supply`` of rows that are all there, whose results take no room."""
+
+    def __init__(self, job: events.JobSubmitted) -> None:
+        self._left: events.JobSubmitted | None = job
+
+    def take(self) -> events.JobSubmitted | None:
+        job, self._left = self._left, None
+        return job
+
+    @property
+    def is_exhausted(self) -> bool:
+        return self._left is None
 
 
 class JobDriver:
@@ -122,11 +166,12 @@ class JobDriver:
         self._transport = transport
         self._inbox = inbox
         self._clock = clock
-        self._observer = observer
+        #: May be set until the job runs.
+        self.observer = observer
         self.replicas = ReplicaSet(transport, clock, upkeep)
         #: Sent and not answered.
         self._in_flight: dict[DispatchId, ReplicaId] = {}
-        self._results: dict[DispatchId, Any] = {}
+        self._answers: dict[DispatchId, messages.Answered] = {}
         self._commits: list[Commit] = []
         self._wake_at_s: float | None = None
         #: When to look around next, however many messages come.
@@ -135,12 +180,15 @@ class JobDriver:
         self._last_commit_s = 0.0
         #: Set at the first Ctrl-C.
         self._is_draining = False
-        self._ended: commands.FinishJob | commands.FailJob | None = None
+        #: Portions of the supply that are not finished.
+        self._open: set[JobId] = set()
+        self._rows_supplied = 0
+        self._failed: commands.FailJob | None = None
 
     def run(
         self,
         replicas: Iterable[ReplicaStart],
-        job: events.JobSubmitted,
+        supply: Supply,
         rows: JobRows,
         watch: Callable[[Progress], None],
     ) -> Outcome:
@@ -148,7 +196,7 @@ class JobDriver:
 
         Args:
             replicas: what to start.
-            job: its number must be ``JOB``.
+            supply: which rows, and when; what it raises ends the job.  ``Nudged`` in the inbox has it asked.
             rows: what the job is about.
             watch: is told how things stand, several times a second.
 
@@ -158,26 +206,26 @@ class JobDriver:
             ConfigError: no device could compile the model.
             KeyboardInterrupt: Ctrl-C; the first lets replicas complete what they hold, the second does not.
         """
-        self._rows = rows
-        rows_total = sum(stop - start for start, stop in job.ranges)
+        self._supply, self._rows = supply, rows
         try:
             self.replicas.start(replicas)
-            self._feed(job)
+            self._submit()
             with Interrupts() as interrupts:
-                while self._ended is None and not interrupts.is_asked:
+                while not self._is_over and not interrupts.is_asked:
                     self._hear()
+                    self._submit()
                     if self._clock() >= self._look_at_s:
                         self._look_at_s = self._clock() + TICK_S
-                        watch(self._look_around(rows_total))
+                        watch(self._look_around())
                 if interrupts.is_asked:
-                    self._drain(lambda: watch(self._progress(self._scheduler.snapshot(), rows_total)))
-            watch(self._progress(self._scheduler.snapshot(), rows_total))
+                    self._drain(lambda: watch(self._progress(self._scheduler.snapshot())))
+            watch(self._progress(self._scheduler.snapshot()))
             self._settle()
         finally:
             self._transport.close()
-        if isinstance(self._ended, commands.FailJob):
-            raise DataError(_told(self._ended, rows))
-        if self._ended is None:
+        if self._failed is not None:
+            raise DataError(_told(self._failed, rows))
+        if not self._is_over:
             raise KeyboardInterrupt
         began_s = self.replicas.first_ready_s
         return Outcome(
@@ -187,6 +235,17 @@ class JobDriver:
             reports=self.replicas.reports,
             failures=self.replicas.failures,
         )
+
+    @property
+    def _is_over(self) -> bool:
+        return self._failed is not None or (not self._open and self._supply.is_exhausted)
+
+    def _submit(self) -> None:
+        """Passes on rows that may be scored now."""
+        while (job := self._supply.take()) is not None:
+            self._open.add(job.job)
+            self._rows_supplied += sum(stop - start for start, stop in job.ranges)
+            self._feed(job)
 
     def _hear(self) -> None:
         """Takes in the next message, or the passing of time."""
@@ -204,21 +263,21 @@ class JobDriver:
         self._is_draining = True
         for replica in self._scheduler.snapshot().replicas:
             self._feed(events.ReplicaDraining(replica=replica.id))
-        while self._awaits_answers() and self._ended is None and self._clock() < end_s:
+        while self._awaits_answers() and not self._is_over and self._clock() < end_s:
             self._hear()
             watch()
 
-    def _look_around(self, rows_total: int) -> Progress:
+    def _look_around(self) -> Progress:
         """Looks after the replicas, sees that somebody is left, and says how things stand.
 
         A snapshot looks at every replica, so it is taken now and then and not at each message.
         """
         self._feed_life(self.replicas.look_after(self._scheduler.snapshot()))
         snapshot = self._scheduler.snapshot()
-        error = None if self._ended else self.replicas.error_if_none_is_left(snapshot)
+        error = None if self._is_over else self.replicas.error_if_none_is_left(snapshot)
         if error is not None:
             raise error
-        return self._progress(snapshot, rows_total)
+        return self._progress(snapshot)
 
     def _settle(self) -> None:
         """Lets pieces that nobody needs any more come to their end, so that they leave nothing behind."""
@@ -233,13 +292,13 @@ class JobDriver:
 
     # --- messages become events -----------------------------------------------------------------------------
 
-    def _take(self, message: messages.Message) -> None:
+    def _take(self, message: messages.Message | Nudged) -> None:
         match message:
             case messages.Answered():
                 self._in_flight.pop(message.dispatch, None)
-                self._results[message.dispatch] = message.result
+                self._answers[message.dispatch] = message
                 self._feed(events.Completed(replica=message.replica, dispatch=message.dispatch))
-                self._results.pop(message.dispatch, None)
+                self._answers.pop(message.dispatch, None)
             case messages.Refused():
                 self._in_flight.pop(message.dispatch, None)
                 is_input = isinstance(message.error, DataError)
@@ -250,6 +309,8 @@ class JobDriver:
                 )
             case messages.Replied():
                 raise AssertionError(f"chunks are answered one by one, not by {message!r}")
+            case Nudged():
+                pass  # the supply is asked after every message
             case messages.Started() if self._is_draining:
                 pass  # it would be given work
             case _:
@@ -268,7 +329,7 @@ class JobDriver:
     def _feed(self, event: events.Event) -> None:
         now_s = self._clock()
         came_of_it = self._scheduler.handle(event, now_s)
-        self._observer(now_s, event, came_of_it)
+        self.observer(now_s, event, came_of_it)
         for command in came_of_it:
             self._carry_out(command)
 
@@ -277,18 +338,19 @@ class JobDriver:
             case commands.SendChunk():
                 self._in_flight[command.dispatch] = command.replica
                 piece = self._rows.piece(command.start, command.stop, command.verdict)
-                self._transport.send(command.replica, command.dispatch, command.job, piece)
+                self._transport.send(command.replica, command.dispatch, WORK, piece)
             case commands.CommitChunk():
                 self._last_commit_s = self._clock()
                 self._rows_done += command.stop - command.start
+                answer = self._answers[command.dispatch]
                 commit = Commit(
                     replica=command.replica,
                     start=command.start,
                     stop=command.stop,
-                    result=self._results[command.dispatch],
+                    result=answer.result,
                 )
                 self._commits.append(commit)
-                self._rows.count(commit)
+                self._rows.count(commit, answer.rows)
             case commands.CancelDispatch():
                 self._transport.cancel(command.replica, command.dispatch)
             case commands.ProbeReplica():
@@ -297,16 +359,18 @@ class JobDriver:
                 self.replicas.released(command.replica)
             case commands.WakeAt():
                 self._wake_at_s = command.at_s
-            case commands.FinishJob() | commands.FailJob():
-                self._ended = command
+            case commands.FinishJob():
+                self._open.discard(command.job)
+            case commands.FailJob():
+                self._failed = command
             case _:
                 raise AssertionError(f"a job of chunks needs no {command!r}")
 
-    def _progress(self, snapshot: Snapshot, rows_total: int) -> Progress:
+    def _progress(self, snapshot: Snapshot) -> Progress:
         began_s = self.replicas.first_ready_s
         return Progress(
             snapshot=snapshot,
-            rows_total=rows_total,
+            rows_total=self._rows_supplied,
             rows_done=self._rows_done,
             running_s=0.0 if began_s is None else self._clock() - began_s,
             starting=self.replicas.starting,

@@ -146,6 +146,26 @@ class ReplicaSet:
         return self._failures
 
     @property
+    def running(self) -> frozenset[ReplicaId]:
+        """Replicas that have started and are not known to have ended."""
+        phases = (Phase.READY, Phase.DRAINING)
+        return frozenset(id for id, replica in self._followed.items() if replica.phase in phases)
+
+    @property
+    def given_up(self) -> Mapping[ReplicaId, Exception]:
+        """Why replicas are down that will not be started again."""
+        planned = set(self._restarts.planned)
+        return {
+            id: self._failures[id]
+            for id, replica in self._followed.items()
+            if replica.phase is Phase.DOWN and id not in planned
+        }
+
+    def life(self, replica: ReplicaId) -> int:
+        """Counts the starts of a replica that was asked for, from 0."""
+        return self._followed[replica].life
+
+    @property
     def specs(self) -> tuple[ReplicaSpec, ...]:
         """Where every replica that was asked for is, or was to be."""
         return tuple(replica.start.spec for replica in self._followed.values())
@@ -206,8 +226,12 @@ class ReplicaSet:
     def released(self, replica_id: ReplicaId) -> None:
         """Ends a replica that holds nothing and gets nothing any more."""
         replica = self._followed[replica_id]
+        is_leaving = replica.phase is Phase.DRAINING
+        reason = (
+            f"host {replica.start.spec.host} is leaving the cluster" if is_leaving else "a better device serves"
+        )
         replica.phase = Phase.DOWN
-        self._failures[replica_id] = ReplicaError(f"host {replica.start.spec.host} is leaving the cluster")
+        self._failures[replica_id] = ReplicaError(reason)
         self._transport.stop(replica_id)
 
     def error_if_none_is_left(self, snapshot: Snapshot) -> OvrayError | None:

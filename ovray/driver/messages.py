@@ -10,6 +10,7 @@ from typing import Any
 
 from ovray.core.ids import DispatchId, ReplicaId
 from ovray.devices.records import ReplicaSpec
+from ovray.errors import OvrayError
 from ovray.replica.envelope import Reply
 from ovray.replica.workload import ReplicaReport
 
@@ -48,6 +49,8 @@ class Answered:
     replica: ReplicaId
     dispatch: DispatchId
     result: Any
+    #: Where its rows are, as an object reference; ``None`` where it put them away itself.
+    rows: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +113,13 @@ class HostsJoined:
     starts: tuple[ReplicaStart, ...]
     #: And how many replicas it means on the whole cluster as it is now.
     replicas_wanted: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolEnded:
+    """The pool whose replicas this driver shares is no more."""
+
+    error: OvrayError
 
 
 Message = (

@@ -21,12 +21,15 @@ from numpy.typing import NDArray
 
 from ovray.core import events
 from ovray.core.ids import ReplicaId, RequestId
+from ovray.core.ledger import ReplicaState
 from ovray.core.scheduler import Scheduler
+from ovray.core.serving_order import ServingOrder
 from ovray.core.snapshot import Snapshot
 from ovray.devices.records import ReplicaSpec
 from ovray.driver.calls import Call, Ended
 from ovray.driver.lifecycle import ReplicaSet, Upkeep
-from ovray.driver.messages import ReplicaStart, Replied
+from ovray.driver.messages import PoolEnded, ReplicaStart, Replied
+from ovray.driver.ordering import Ordering
 from ovray.driver.request_loop import RequestLoop
 from ovray.driver.room import Room
 from ovray.driver.transport import Inbox, Transport
@@ -108,6 +111,7 @@ class RequestPool:
         carriage: Carriage,
         room: Room,
         let_go: Callable[[], None],
+        order: ServingOrder | None = None,
         upkeep: Upkeep | None = None,
     ) -> None:
         """Stores; ``start`` acts.
@@ -117,6 +121,7 @@ class RequestPool:
             carriage: how they travel.
             room: bounds the requests that have not ended.
             let_go: is called last, when the replicas have ended.
+            order: which replicas are to serve as they come and go; ``None``: all alike.
             upkeep: how replicas are looked after; ``None`` is as by default.
         """
         self._inbox = carriage.inbox
@@ -128,6 +133,8 @@ class RequestPool:
         self._loop = RequestLoop(
             scheduler, carriage.transport, self._replicas, carriage.client, submit_again=carriage.inbox.put
         )
+        if order is not None:
+            self._loop.ordering = Ordering(order, self._replicas)
         self._request_ids = itertools.count()
         self._pid = os.getpid()
         #: Set once, and then nothing is taken any more.
@@ -147,6 +154,7 @@ class RequestPool:
         """
         _open_pools.add(self)
         self._replicas.start(wanted)
+        self._loop.order_replicas()
         self._thread.start()
         while not self._first_ready.wait(_LOOK_S):
             self.check_open()
@@ -226,13 +234,37 @@ class RequestPool:
         )
 
     def set_priorities(self, devices: Sequence[str]) -> None:
-        """Gives the devices (``host/device``) a new order, first is best; those left out get no new work.
+        """Gives the devices a new order, first is best; those left out get no new work.
+
+        It holds whatever becomes of the devices: AUTO's own order ends with it.
+
+        Args:
+            devices: each ``host/device``, or the id of a replica.
 
         Raises:
             ReplicaError: the pool is closed or broken.
         """
         order = tuple(devices)
-        self._on_driver_thread(lambda: self._loop.feed(events.PrioritiesChanged(devices=order)))
+        self._on_driver_thread(lambda: self._loop.set_priorities(order))
+
+    def read_property(self, name: str) -> Any:
+        """Asks the first replica that is ready for a property of its compiled model.
+
+        Raises:
+            ConfigError: its device has no such property.
+            ReplicaError: the pool is closed or broken, or the replica did not answer.
+        """
+        return self._ask_a_replica("read_property", name)
+
+    def export_model(self) -> bytes:
+        """Has the first replica that is ready export its compiled model.
+
+        Raises:
+            ConfigError: its device cannot.
+            ReplicaError: the pool is closed or broken, or the replica did not answer.
+        """
+        exported: bytes = self._ask_a_replica("export_model")
+        return exported
 
     def drain(self, timeout_s: float) -> bool:
         """Waits until every request that was taken has ended; says whether they did in time."""
@@ -260,6 +292,18 @@ class RequestPool:
                 " compile in the child, or start it with the 'spawn' method of multiprocessing"
             )
 
+    def _ask_a_replica(self, question: str, *arguments: Any) -> Any:
+        def ask() -> Future[Any]:
+            for standing in self._loop.snapshot().replicas:
+                if standing.state is ReplicaState.READY:
+                    return self._transport.ask(standing.id, question, *arguments)
+            raise ReplicaError(f"no replica is ready to be asked for {question}; ask again when one is")
+
+        try:
+            return self._on_driver_thread(ask).result(ANSWER_TIMEOUT_S)
+        except AnswerTimeoutError as error:
+            raise ReplicaError(f"no replica answered {question} within {ANSWER_TIMEOUT_S:g} s") from error
+
     def _on_driver_thread(self, do: Callable[[], T]) -> T:
         self.check_open()
         done: Future[T] = Future()
@@ -282,7 +326,7 @@ class RequestPool:
                     self._first_ready.set()
             self._over = ReplicaError("the model was closed; compile it again to infer")
         except OvrayError as error:
-            self._over = error
+            self._over = self._transport.explain(error)
         except Exception as error:  # noqa: BLE001 (whoever waits must hear of a bug in here)
             self._over = InvariantError(f"the driver thread ended with {type(error).__name__}: {error}")
             self._over.__cause__ = error
@@ -307,6 +351,8 @@ class RequestPool:
                 _carry_out(note)
             elif isinstance(note, _Closing):
                 self._closing = True
+            elif isinstance(note, PoolEnded):
+                raise note.error
             elif callable(note):
                 note()  # a transport's, which touches its sockets on this thread only
             else:

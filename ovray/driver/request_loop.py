@@ -5,6 +5,7 @@ May not enter: threads, waiting (pool.py), decisions (core), Ray (transport.py).
 thread.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -17,9 +18,12 @@ from ovray.driver import messages
 from ovray.driver.bundles import Bundles, bundle_rule
 from ovray.driver.calls import Call, Ended
 from ovray.driver.lifecycle import ReplicaSet
+from ovray.driver.ordering import Ordering
 from ovray.driver.transport import Transport
 from ovray.errors import DataError, OvrayError, ReplicaError
 from ovray.replica.envelope import Envelope, Reply, Request
+
+_log = logging.getLogger(__name__)
 
 #: How often silent replicas are looked for, messages or not.
 TICK_S = 0.25
@@ -51,9 +55,13 @@ class RequestLoop:
         self._transport = transport
         self._replicas = replicas
         self._client = client
+        #: Says which replicas are to serve; ``None``: all alike.
+        self.ordering: Ordering | None = None
         self._clock = clock
         self._bundles = Bundles(submit_again, SchedulerSettings().max_replicas_killed)
         self._calls: dict[RequestId, Call] = {}
+        #: Replicas of which it was said that they could not start.
+        self._left_out: set[ReplicaId] = set()
         #: What replicas said of the dispatches that the scheduler is being told of, and the input's error that it
         #: is being told of: the scheduler carries neither tensors nor exceptions.
         self._replies: dict[DispatchId, Reply] = {}
@@ -88,8 +96,16 @@ class RequestLoop:
             case messages.Answered():
                 raise AssertionError(f"requests are answered by replies, not by {message!r}")
             case _:
+                if isinstance(message, messages.StartFailed):
+                    self._say_who_is_left_out(message.replica, message.error)
                 for event in self._replicas.take(message):
                     self.feed(event)
+                self.order_replicas()
+
+    def _say_who_is_left_out(self, replica: ReplicaId, error: Exception) -> None:
+        if replica not in self._left_out:
+            self._left_out.add(replica)
+            _log.warning("%s could not start and is left out: %s", replica, error)
 
     def tick(self) -> None:
         """Does what is due by the clock.
@@ -103,6 +119,7 @@ class RequestLoop:
             snapshot = self._scheduler.snapshot()
             for event in self._replicas.look_after(snapshot):
                 self.feed(event)
+            self.order_replicas()
             self._bundles.rule = bundle_rule(snapshot, self._replicas.reports)
             error = self._replicas.error_if_none_is_left(self._scheduler.snapshot())
             if error is not None:
@@ -110,6 +127,17 @@ class RequestLoop:
         if self._wake_at_s is not None and now_s >= self._wake_at_s:
             self._wake_at_s = None
             self.feed(events.TimerFired())
+
+    def order_replicas(self) -> None:
+        """Has the scheduler prefer what is to be preferred as replicas stand now."""
+        if self.ordering is not None:
+            for event in self.ordering.look(self._scheduler.snapshot()):
+                self.feed(event)
+
+    def set_priorities(self, devices: Sequence[str]) -> None:
+        """Prefers devices in this order from now on, whatever becomes of them."""
+        self.ordering = None
+        self.feed(events.PrioritiesChanged(devices=tuple(devices)))
 
     def feed(self, event: events.Event) -> None:
         """Tells the scheduler, and carries out what it says."""

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from enum import Enum
 from typing import Any, Protocol
 
 import ray
@@ -29,7 +30,7 @@ from ovray.driver.messages import (
     Started,
     StartFailed,
 )
-from ovray.errors import ReplicaError, ReplicaLostError
+from ovray.errors import OvrayError, ReplicaError, ReplicaLostError
 from ovray.replica.actor import ReplicaActor
 from ovray.replica.envelope import Envelope
 from ovray.replica.orphans import this_process
@@ -58,6 +59,16 @@ _RELEASE_POLL_S = 0.02
 CLOSE_TIMEOUT_S = 10.0
 
 
+class Answer(Enum):
+    """Says what a replica gives back for a piece of work."""
+
+    #: What the driver is to know of it.
+    REPORT = 1
+    #: That, and what was made of the rows.  The latter stays where it is, in the object store of the replica's
+    #: host, owned by this process: it outlives the replica and comes here only when somebody asks for it.
+    REPORT_AND_ROWS = 2
+
+
 class Transport(Protocol):
     """Starts replicas and carries pieces of work to them.  Every call returns at once; what comes of it arrives
     in the inbox."""
@@ -82,8 +93,16 @@ class Transport(Protocol):
         """Asks for one inference: ``ProbePassed``, ``ProbeRefused`` or ``Gone``."""
         ...
 
+    def ask(self, replica: ReplicaId, question: str, *arguments: Any) -> Future[Any]:
+        """Calls a method of a replica that changes nothing; its errors are those of the future."""
+        ...
+
     def stop(self, replica: ReplicaId) -> None:
         """Ends the process of a replica."""
+        ...
+
+    def explain(self, error: OvrayError) -> OvrayError:
+        """Says why no replica is left, where more is known of that than ``error`` says."""
         ...
 
     def close(self) -> None:
@@ -97,7 +116,15 @@ class RayTransport:
     Model and work are put into the object store once; Ray brings them once to each host.
     """
 
-    def __init__(self, inbox: Outlet, *, owner: str, lease_timeout_s: float, client: str | None = None) -> None:
+    def __init__(
+        self,
+        inbox: Outlet,
+        *,
+        owner: str,
+        lease_timeout_s: float,
+        client: str | None = None,
+        answer: Answer = Answer.REPORT,
+    ) -> None:
         """Stores; replicas are started one by one with ``start``.
 
         Args:
@@ -105,7 +132,9 @@ class RayTransport:
             owner: what core leases say of us to those who wait for the same cores.
             lease_timeout_s: how long a replica waits for cores that others hold.
             client: what replicas that serve requests know this driver by.
+            answer: what the runners of the work return: a report, or a pair of report and rows.
         """
+        self._answer = answer
         self._inbox = inbox
         self._owner = owner
         self._lease_timeout_s = lease_timeout_s
@@ -123,11 +152,27 @@ class RayTransport:
         #: References whose answer is still to come.  Ray may crash the driver when one is dropped before.
         self._pending: dict[Future[Any], Any] = {}
 
-    def put(self, workload: Workload | RequestWorkload, work: Work | None) -> None:
-        """Hands over the model and the job, before any replica is started."""
+    def put(self, workload: Workload | RequestWorkload, work: Work | None) -> Any:
+        """Hands over the model and the job, before any replica is started; returns where the model is."""
         self._workload = ray.put(workload)
         self._work = ray.put(work)
         self._watch_on_cluster.start()
+        return self._workload
+
+    def actor(self, replica: ReplicaId) -> Any:
+        """Returns Ray's handle of a replica that was started and not stopped; ``None`` for any other."""
+        return self._actors.get(replica)
+
+    def attend(self, replica: ReplicaId) -> None:
+        """Tells of the end of a replica, ``Gone``, although it is given nothing to do."""
+        life = self._lives[replica]
+
+        def on_answer(answer: Future[Any]) -> None:
+            error = _error_of(answer)
+            if error is not None:
+                self._inbox.put(Gone(replica=replica, reason=str(error), life=life))
+
+        self._watch(self._actors[replica].stay.remote(), on_answer)
 
     def start(self, spec: ReplicaSpec, properties: Mapping[str, str], life: int = 0) -> None:
         actor = ReplicaActor.options(
@@ -152,17 +197,24 @@ class RayTransport:
 
     def send(self, replica: ReplicaId, dispatch: DispatchId, job: int, piece: Any) -> None:
         life = self._lives[replica]
+        run = self._actors[replica].run.options(num_returns=self._answer.value)
+        returned = run.remote(dispatch, job, [self._work], piece)
+        report, rows = (returned, None) if self._answer is Answer.REPORT else returned
 
         def on_answer(answer: Future[Any]) -> None:
             error = _error_of(answer)
             if error is None:
-                self._inbox.put(Answered(replica=replica, dispatch=dispatch, result=answer.result()))
-            elif isinstance(error, ReplicaLostError):
+                self._inbox.put(Answered(replica=replica, dispatch=dispatch, result=answer.result(), rows=rows))
+                return
+            if rows is not None:
+                # It holds the same error, and Ray reports those that nobody has looked at.
+                self._watch(rows, lambda _: None)
+            if isinstance(error, ReplicaLostError):
                 self._inbox.put(Gone(replica=replica, reason=str(error), life=life))
             else:
                 self._inbox.put(Refused(replica=replica, dispatch=dispatch, error=error))
 
-        self._watch(self._actors[replica].run.remote(dispatch, job, [self._work], piece), on_answer)
+        self._watch(report, on_answer)
 
     def send_requests(self, replica: ReplicaId, envelope: Envelope) -> None:
         dispatches = [DispatchId(request.dispatch) for request in envelope.requests]
@@ -184,6 +236,19 @@ class RayTransport:
         actor = self._actors.get(replica)
         if actor is not None:
             self._watch(actor.cancel.remote(dispatch, self._client), lambda _: None)
+
+    def ask(self, replica: ReplicaId, question: str, *arguments: Any) -> Future[Any]:
+        asked: Future[Any] = Future()
+
+        def on_answer(answer: Future[Any]) -> None:
+            error = _error_of(answer)
+            if error is None:
+                asked.set_result(answer.result())
+            else:
+                asked.set_exception(error)
+
+        self._watch(getattr(self._actors[replica], question).remote(*arguments), on_answer)
+        return asked
 
     def connect(self, replica: ReplicaId, path: str, on_error: Callable[[Exception], None]) -> None:
         """Has a replica connect to a socket of its host; if it cannot, tells ``on_error`` on a thread of Ray's."""
@@ -215,6 +280,9 @@ class RayTransport:
         actor = self._actors.pop(replica, None)
         if actor is not None:
             ray.kill(actor, no_restart=True)
+
+    def explain(self, error: OvrayError) -> OvrayError:
+        return error
 
     def close(self) -> None:
         self._watch_on_cluster.stop()

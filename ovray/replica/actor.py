@@ -24,6 +24,7 @@ from ovray.replica.engine import Engine, EngineInfo, Tensors
 from ovray.replica.envelope import Envelope, Reply
 from ovray.replica.local_socket import LocalSocket
 from ovray.replica.memory import bind_memory
+from ovray.replica.niceness import renice, split_priority
 from ovray.replica.orphans import ProcessIdentity, end_with
 from ovray.replica.pinning import pin_process
 from ovray.replica.request_engine import RequestEngine
@@ -80,6 +81,9 @@ class Replica:
             ReplicaError: the process, or OpenVINO, did not get what the spec says.
         """
         memory_policy = self._take_cores()
+        if self._spec.openvino_device == "CPU":
+            priority, properties = split_priority(properties)
+            renice(priority)
         # Imported here and not above: nothing of OpenVINO is loaded before the process is on its cores.
         from ovray.replica.engines import make_engine, make_request_engine
 
@@ -196,6 +200,16 @@ class Replica:
             ) from error
 
     @ray.method(concurrency_group="control")
+    def served(self) -> int:
+        """Counts the requests that were inferred here, for all drivers."""
+        return 0 if self._server is None else self._server.served
+
+    @ray.method(concurrency_group="life")
+    def stay(self) -> None:
+        """Never returns: so whoever calls it hears of the end of this process, however it comes."""
+        threading.Event().wait()
+
+    @ray.method(concurrency_group="control")
     def let_go(self) -> None:
         """Gives the cores back, just before this process is ended: it may take a while to be gone."""
         if self._lease is not None:
@@ -238,7 +252,7 @@ class Replica:
 # Ray's annotations do not know concurrency_groups.  No restarts, no retries: the driver keeps the only ledger.
 _remote: Any = ray.remote
 ReplicaActor: Any = _remote(
-    concurrency_groups={"work": WORK_THREADS, "requests": ENVELOPE_THREADS, "control": 1, "probes": 1},
+    concurrency_groups={"work": WORK_THREADS, "requests": ENVELOPE_THREADS, "control": 1, "probes": 1, "life": 1},
     max_restarts=0,
     max_task_retries=0,
 )(Replica)

@@ -42,5 +42,6 @@ def make_request_engine(
     """
     if not spec.openvino_device:
         signature = describe(unpack(workload.model))
-        return SimRequests(signature, SimSettings.parse(spec.properties), seed=spec.id)
+        settings = SimSettings.parse({**spec.properties, **properties})
+        return SimRequests(signature, settings, seed=spec.id)
     return OpenVINORequests(workload, spec.openvino_device, properties)

@@ -54,6 +54,8 @@ class RequestServer:
         self._changed = threading.Condition()
         #: Requests that have begun and are not answered.
         self._running = 0
+        #: Requests that were inferred, or failed at it.
+        self.served = 0
         self._probes = 0
         self._is_closed = False
         self._threads = [
@@ -191,6 +193,7 @@ class RequestServer:
             finally:
                 with self._changed:
                     self._running -= len(batch)
+                    self.served += len(batch)
 
     def _next_batch(self) -> list[Waiting]:
         """Waits for something to run; empty when the server is closed."""

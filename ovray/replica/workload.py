@@ -77,6 +77,8 @@ class Runner(Protocol):
     def run(self, piece: Any, cancelled: threading.Event) -> Any:
         """Runs one piece and returns what the driver is to know of it; both travel through Ray.
 
+        Work that answers with rows, too, returns a pair: what the driver is to know, and the rows.
+
         Ends soon, with any error, once ``cancelled`` is set.
         """
         ...

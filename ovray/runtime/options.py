@@ -11,9 +11,10 @@ import openvino as ov
 
 from ovray.core.policies import SchedulePolicy
 from ovray.devices.records import Hint
-from ovray.driver.opening import PoolOptions
 from ovray.driver.placement import PlacementOptions
+from ovray.driver.pool_options import Lifetime, PoolOptions
 from ovray.errors import ConfigError
+from ovray.replica.niceness import MODEL_PRIORITY
 from ovray.replica.workload import Batching, Merging
 
 
@@ -38,6 +39,10 @@ class ServingOptions(TypedDict, total=False):
     #: Requests that may wait or run at once, and bytes of their inputs, before those who submit wait.
     max_requests: int
     max_bytes: int
+    #: By which other processes find the replicas, with ``ovray.attach``.
+    name: str | None
+    #: ``"detached"`` keeps the replicas when this process ends; ``None`` does not.
+    lifetime: str | None
 
 
 #: Properties of AUTO and MULTI that this face answers to; no device would take them.
@@ -46,9 +51,6 @@ SCHEDULE_POLICY = "SCHEDULE_POLICY"
 DEVICE_PROPERTIES = "DEVICE_PROPERTIES"
 PERFORMANCE_HINT = "PERFORMANCE_HINT"
 PRECISION = "INFERENCE_PRECISION_HINT"
-
-#: Properties of AUTO and MULTI that ovray behaves by in one way only, with the value that says so.
-_FIXED = {"ENABLE_STARTUP_FALLBACK": "YES", "ENABLE_RUNTIME_FALLBACK": "YES", "MODEL_PRIORITY": "MEDIUM"}
 
 #: What a plan settles for every replica at once, and so warns where it cannot.
 _PLANNED_PRECISIONS = ("f32", "f16", "bf16")
@@ -80,10 +82,12 @@ def read_options(device_name: str | None, config: Mapping[str, Any], more: Servi
     priorities = properties.pop(MULTI_DEVICE_PRIORITIES, None)
     if priorities is not None:
         devices = _with_priorities(devices, as_text(priorities))
-    _take_out_fixed(properties)
     precision = as_text(properties.get(PRECISION, ""))
     if precision in _PLANNED_PRECISIONS:
         del properties[PRECISION]
+    if MODEL_PRIORITY in properties:
+        # OpenVINO 2026.4 spells it both ways.
+        properties[MODEL_PRIORITY] = as_text(properties[MODEL_PRIORITY]).removeprefix("MODEL_PRIORITY_")
     default_hint = Hint.THROUGHPUT if devices.startswith("MULTI") else Hint.LATENCY
     placement = PlacementOptions.parse(
         devices=devices,
@@ -95,13 +99,15 @@ def read_options(device_name: str | None, config: Mapping[str, Any], more: Servi
     plain = PoolOptions()
     return PoolOptions(
         placement=placement,
-        policy=_policy(properties.pop(SCHEDULE_POLICY, plain.policy.value)),
+        policy=read_policy(properties.pop(SCHEDULE_POLICY, plain.policy.value)),
         device_config=_by_device(properties.pop(DEVICE_PROPERTIES, {})),
         config={name: as_text(value) for name, value in properties.items()},
         batching=_batching(more),
         address=more.get("address"),
         max_requests=more.get("max_requests", plain.max_requests),
         max_bytes=more.get("max_bytes", plain.max_bytes),
+        name=more.get("name"),
+        lifetime=Lifetime.parse(more.get("lifetime")),
     )
 
 
@@ -139,18 +145,8 @@ def _with_priorities(devices: str, priorities: str) -> str:
     return f"{devices}:{priorities}"
 
 
-def _take_out_fixed(properties: dict[str, Any]) -> None:
-    for name in _FIXED.keys() & properties.keys():
-        value = as_text(properties.pop(name)).removeprefix("MODEL_PRIORITY_")
-        if value.upper() not in (_FIXED[name], "TRUE" if _FIXED[name] == "YES" else _FIXED[name]):
-            raise ConfigError(
-                f"{name}={value} cannot be had: here the first replica that is ready serves, others take over"
-                " when one fails, and what goes first is said with each request (priority=); leave the property"
-                " out"
-            )
-
-
-def _policy(value: Any) -> SchedulePolicy:
+def read_policy(value: Any) -> SchedulePolicy:
+    """Reads ``SCHEDULE_POLICY``.  Raises ConfigError where there is no such policy."""
     name = as_text(value)
     # OpenVINO's own name of its default.
     name = "DEVICE_PRIORITY" if name == "DEFAULT" else name

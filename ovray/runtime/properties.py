@@ -10,6 +10,7 @@ import openvino as ov
 from openvino.properties import hint, intel_auto
 
 from ovray.errors import ConfigError
+from ovray.replica.compiling import TypeName
 from ovray.runtime.serving import Serving
 
 Answer = Callable[[Serving], Any]
@@ -56,7 +57,7 @@ WRITABLE = ("MULTI_DEVICE_PRIORITIES",)
 
 
 def read(name: str, serving: Serving) -> Any:
-    """Returns the value of a property.
+    """Returns the value of a property; one that only a device has is that of the first replica that is ready.
 
     Raises:
         ConfigError: there is no such property.
@@ -67,9 +68,18 @@ def read(name: str, serving: Serving) -> Any:
         return ANSWERS[name](serving)
     if name in serving.options.config:
         return serving.options.config[name]
-    raise ConfigError(
-        f"Unsupported property {name}: known are {', '.join(supported(serving))}, and those given to compile_model"
-    )
+    try:
+        value = serving.pool.read_property(str(name))  # openvino.properties' names do not travel
+    except ConfigError as error:
+        raise ConfigError(
+            f"Unsupported property {name}: known are {', '.join(supported(serving))}, those given to"
+            f" compile_model, and those of the device, which says: {error}"
+        ) from error
+    return _as_openvino(value)
+
+
+def _as_openvino(value: Any) -> Any:
+    return getattr(ov.Type, value.name) if isinstance(value, TypeName) else value
 
 
 def supported(serving: Serving) -> dict[str, str]:

@@ -86,7 +86,7 @@ class BadRows:
             options: what becomes of bad ones.
         """
         self.start, self.stop = rows
-        self._slices = slices
+        self.slices = slices
         self._options = options
         self._runs: list[BadRun] = []
         #: Before inference: where rows were left out, counted without them, and how many up to there.
@@ -162,7 +162,7 @@ class BadRows:
         """Returns a row for each bad row, in order: ``file, row, stage, message``."""
         files, rows, stages, problems = [], [], [], []
         for run in self.runs():
-            for one, start, stop in _parts(self._slices, run.start, run.stop):
+            for one, start, stop in _parts(self.slices, run.start, run.stop):
                 count = stop - start
                 files.append(pa.repeat(one.ref.name, count))
                 rows.append(pa.array(np.arange(start, stop, dtype=np.int64)))
@@ -173,7 +173,7 @@ class BadRows:
 
     def name_rows(self, start: int, stop: int) -> str:
         """Says which rows of which file these are, as messages show it."""
-        (one, first, behind), *others = _parts(self._slices, start, stop)
+        (one, first, behind), *others = _parts(self.slices, start, stop)
         what = f"row {first}" if behind - first == 1 else f"rows {first} to {behind - 1}"
         last = f", to {others[-1][0].ref.name}, row {others[-1][2] - 1}" if others else ""
         return f"{one.ref.name}, {what} (the first is 0){last}"

@@ -36,7 +36,7 @@ BatchSize = int | Literal["auto"]
 
 
 def fix_shapes(
-    model: ov.Model, bindings: Sequence[Binding], wanted: BatchSize, rows: int
+    model: ov.Model, bindings: Sequence[Binding], wanted: BatchSize, rows: int, rows_together: int | None = None
 ) -> tuple[int, tuple[Port, ...]]:
     """Gives a model static shapes; returns the rows that one inference takes, and the outputs that follow.
 
@@ -47,12 +47,13 @@ def fix_shapes(
         bindings: what the columns made of its inputs.
         wanted: rows in one inference.
         rows: of the data set.
+        rows_together: the most that come without a break; ``auto`` takes no more.
 
     Raises:
         ConfigError: the model cannot take that many rows at once, or mixes rows up.
     """
     before = describe(model)
-    batch_rows = _choose(before, bindings, wanted, rows)
+    batch_rows = _choose(before, bindings, wanted) or _auto(bindings, rows, rows_together)
     shapes = {
         binding.input_name: (*((batch_rows,) if binding.has_batch else ()), *binding.row_shape)
         for binding in bindings
@@ -66,7 +67,8 @@ def fix_shapes(
     return batch_rows, tuple(_with_rows_first(port, batch_rows) for port in outputs)
 
 
-def _choose(signature: Signature, bindings: Sequence[Binding], wanted: BatchSize, rows: int) -> int:
+def _choose(signature: Signature, bindings: Sequence[Binding], wanted: BatchSize) -> int | None:
+    """Returns the rows that are wanted, or that the model declares; ``None`` where neither says."""
     if not all(binding.has_batch for binding in bindings):
         if wanted not in ("auto", 1):
             raise ConfigError(
@@ -82,10 +84,10 @@ def _choose(signature: Signature, bindings: Sequence[Binding], wanted: BatchSize
         raise ConfigError(
             f"the inputs of the model have different batch sizes, {sorted(fixed)}; give one with --batch-size"
         )
-    return fixed.pop() if fixed else _auto(bindings, rows)
+    return fixed.pop() if fixed else None
 
 
-def _auto(bindings: Sequence[Binding], rows: int) -> int:
+def _auto(bindings: Sequence[Binding], rows: int, rows_together: int | None) -> int:
     row_bytes = sum(
         prod(binding.row_shape) * ELEMENTS[binding.element_type].dtype.itemsize for binding in bindings
     )
@@ -98,6 +100,7 @@ def _auto(bindings: Sequence[Binding], rows: int) -> int:
             rows // AUTO_SMALL_ROWS_MIN_INFERENCES,
         )
         most = max(most, min(of_small))
+    most = min(most, rows_together or most)
     return 1 << (max(most, 1).bit_length() - 1)
 
 

@@ -37,7 +37,8 @@ class Fit:
 
 def cells_of(column: pa.Array) -> Cells:
     """Return what the cells of a column hold, as its type and its first rows show."""
-    if isinstance(column, pa.FixedShapeTensorArray):
+    # Arrow's tensors and those of Ray Data: flat lists whose type states the shape.
+    if isinstance(column.type, pa.BaseExtensionType) and hasattr(column.type, "shape"):
         return Cells(type=column.type.value_type, shape=tuple(column.type.shape))
     shape: list[int | None] = []
     while is_list(column.type):

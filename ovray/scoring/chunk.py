@@ -1,4 +1,4 @@
-"""Scores one chunk inside a replica: reads its rows, fills infer requests, gathers results, writes its part.
+"""Scores one chunk inside a replica: reads its rows, fills infer requests, gathers results, has them put away.
 
 All rows are taken to be good; only where some fail together is it looked for the ones that fail alone.
 May not enter: ray, which chunk comes next.  Two chunks run side by side, so that one reads or writes while the
@@ -16,17 +16,16 @@ from ovray.errors import ReplicaError
 from ovray.replica.engine import Engine
 from ovray.scoring.bad_rows import BadRows, FirstError, Stage, StageRows
 from ovray.scoring.bisecting import bisected
-from ovray.scoring.chunk_part import write_chunk
 from ovray.scoring.feeding import ColumnFeeder, Feed, Feeder, FunctionFeeder
 from ovray.scoring.filling import Filling
 from ovray.scoring.inferring_again import infer_again
 from ovray.scoring.kept import KeptColumns
 from ovray.scoring.on_error import ErrorOptions
-from ovray.scoring.parts import OutputFolder
 from ovray.scoring.reading import RowReader
 from ovray.scoring.records import Rows, Slice, Unreadable
 from ovray.scoring.results import ChunkResults
 from ovray.scoring.row_plan import RowPlan
+from ovray.scoring.sinks import Sink
 from ovray.scoring.user_functions import Function
 
 
@@ -44,11 +43,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkReport:
-    """Says what became of a chunk whose part is complete."""
+    """Says what became of a chunk whose results are put away, all of them."""
 
-    #: In the part.
+    #: That have results.
     rows: int
-    part: str
     size_bytes: int
     #: Seconds in which the replica's engine has run at least one inference, since its start.
     engine_busy_s: float
@@ -62,7 +60,7 @@ class ScoringWork:
     """Holds what every chunk of a job has in common; travels to each replica once."""
 
     rows: RowPlan
-    folder: OutputFolder
+    sink: Sink
     #: What becomes of rows that cannot be scored.
     errors: ErrorOptions = field(default_factory=ErrorOptions)
 
@@ -92,12 +90,14 @@ class ChunkScorer:
         )
         self._finish = None if plan.finish is None else plan.finish.function.load()
 
-    def run(self, chunk: Chunk, cancelled: threading.Event) -> ChunkReport:
-        """Scores a chunk and commits its part, unless it is cancelled before.
+    def run(self, chunk: Chunk, cancelled: threading.Event) -> ChunkReport | tuple[ChunkReport, pa.Table]:
+        """Scores a chunk and hands its results to the sink, unless it is cancelled before.
+
+        Returns the report, and with it the results where the sink gives them back.
 
         Raises:
-            DataError: rows cannot be read, prepared, inferred or finished and are not to be recorded, or the part
-                cannot be written; nothing of it is left.
+            DataError: rows cannot be read, prepared, inferred or finished and are not to be recorded, or results
+                cannot be written; nothing of them is left.
             ReplicaError: the device failed.
         """
         scoring = _ChunkInWork(self._work, self._engine, self._feeder, chunk, cancelled)
@@ -109,15 +109,15 @@ class ChunkScorer:
             scoring.results.wait()
             self._readers.put(reader)
         table = scoring.finish(self._finish)
-        part = write_chunk(self._work.folder, scoring.bad, scoring.kept, table)
-        return ChunkReport(
-            rows=part.rows,
-            part=part.name,
-            size_bytes=part.size_bytes,
+        stored = self._work.sink.store(scoring.bad, scoring.kept, table)
+        report = ChunkReport(
+            rows=stored.rows,
+            size_bytes=stored.size_bytes,
             engine_busy_s=self._engine.busy_s(),
             errors=scoring.bad.count,
             first_error=scoring.bad.first,
         )
+        return report if stored.results is None else (report, stored.results)
 
     def _take_reader(self) -> RowReader:
         try:

@@ -1,21 +1,24 @@
-"""Sees many input files as one table: its schema, its rows counted from 0, and which file holds which.
+"""Sees many input files, or stored tables, as one: its schema, its rows counted from 0, and which holds which.
 
 May not enter: open files, rows, models.  Files are looked into by inputs.py, rows are read by reading.py.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from copy import copy
 from enum import Enum, auto
 
 import pyarrow as pa
 
 from ovray.errors import ConfigError
+from ovray.scoring.files import picture_of
 from ovray.scoring.guessed_types import common_text_type, common_type
-from ovray.scoring.records import Format, InputFile, Slice
+from ovray.scoring.picture_files import IMAGE_COLUMN
+from ovray.scoring.records import Block, FileRef, Format, InputFile, Pictures, Slice, StoredTable
 
 
 class DataSet:
-    """Is the rows of some files, one after the other.
+    """Is the rows of some files or stored tables, one after the other.
 
     Row numbers here are global: 0 is the first row of the first file.
     """
@@ -45,6 +48,23 @@ class DataSet:
         return tuple(self._files)
 
     @property
+    def has_pictures(self) -> bool:
+        """Whether rows are pictures."""
+        ref = self._files[0].ref
+        return isinstance(ref, FileRef) and ref.format is Format.PICTURE
+
+    @property
+    def read_singly(self) -> tuple[str, ...]:
+        """Columns of which replicas hold one row at a time."""
+        return (IMAGE_COLUMN,) if self.has_pictures else ()
+
+    def with_pictures(self, field: pa.Field) -> "DataSet":
+        """Return the same rows, with pictures decoded as the field says."""
+        fitted = copy(self)
+        fitted.schema = self.schema.set(self.schema.get_field_index(IMAGE_COLUMN), field)
+        return fitted
+
+    @property
     def cheap_cuts(self) -> tuple[int, ...]:
         """Rows at which a chunk may begin without reading what stands before it; ends with ``rows``."""
         starts = (
@@ -54,16 +74,20 @@ class DataSet:
         )
         return (*(start for start in starts if start < self.rows), self.rows)
 
+    def name(self, start: int, stop: int) -> str:
+        """Return where rows are, in words."""
+        return name_rows(self.slices(start, stop))
+
     def slices(self, start: int, stop: int) -> tuple[Slice, ...]:
         """Return where rows ``start`` up to, not including, ``stop`` are: what a replica needs to read them."""
         if not 0 <= start <= stop <= self.rows:
             raise ValueError(f"rows {start} to {stop} are not within the {self.rows} rows of the data set")
-        found = []
+        found: list[Slice] = []
         at = bisect_right(self._starts, start) - 1
         while start < stop:
             file, file_start = self._files[at], self._starts[at]
             file_stop = min(stop, file_start + file.rows)
-            found.append(_slice(file, start - file_start, file_stop - file_start))
+            found.extend(_slices(file, start - file_start, file_stop - file_start))
             start = file_stop
             at += 1
         return tuple(found)
@@ -77,6 +101,20 @@ def name_rows(slices: Sequence[Slice]) -> str:
     if last.stop - first.start == 1:
         return f"{first.ref.name}, row {first.start} (the first is 0)"
     return f"{first.ref.name}, rows {first.start} to {last.stop - 1} (the first is 0)"
+
+
+def _slices(file: InputFile, start: int, stop: int) -> Iterable[Slice]:
+    """Return what is read of a file; of a folder of pictures, each picture as a file of its own."""
+    ref = file.ref
+    if not isinstance(ref, FileRef) or ref.pictures is None:
+        return [_slice(file, start, stop)]
+    return [_picture_slice(picture_of(ref, at), ref.pictures, at) for at in range(start, stop)]
+
+
+def _picture_slice(ref: FileRef, listing: Pictures, at: int) -> Slice:
+    size_bytes = listing.sizes_bytes[at].as_py()
+    block = Block(first_row=0, rows=1, position=0, size_bytes=size_bytes)
+    return Slice(ref=ref, start=0, stop=1, blocks=(block,), size_bytes=size_bytes)
 
 
 def _slice(file: InputFile, start: int, stop: int) -> Slice:
@@ -145,6 +183,8 @@ class _Origin(Enum):
 
 
 def _origin(file: InputFile, column: str) -> _Origin:
+    if isinstance(file.ref, StoredTable):
+        return _Origin.STATED
     if file.ref.format is Format.CSV or any(column == one.column for one in file.ref.partitions):
         return _Origin.TEXT
     return _Origin.VALUES if file.ref.format is Format.JSON_LINES else _Origin.STATED

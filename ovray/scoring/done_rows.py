@@ -1,21 +1,21 @@
 """Tells from the parts in a folder which rows are done, and which are left to do.
 
 The folder is the record: a part that is whole holds the rows that its name states, but for those in the file of
-errors that its footer names.  May not enter: how parts are
-written (parts.py), what happens to those that do not count (settling.py).
+errors of the same name (error_files.py).  May not enter: how parts are written (parts.py), what happens to those
+that do not count (settling.py).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ovray.scoring.error_files import is_whole
-from ovray.scoring.parts import ErrorFile, OutputFolder, find_footer, part_name
+from ovray.scoring.error_files import error_rows_in, list_error_files
+from ovray.scoring.parts import OutputFolder, rows_in_file
 
 #: A half-open range of rows.
 Range = tuple[int, int]
 
-#: Threads that read footers; they hide the latency of object stores.
+#: Threads that count the rows of parts; they hide the latency of object stores.
 _THREADS = 16
 
 
@@ -54,26 +54,29 @@ class WholePart:
     """Is a part that holds, with its file of errors if it has one, all rows of its range."""
 
     rows: Range
-    #: Those of its rows that could not be scored.
-    errors: ErrorFile | None
+    #: How many of its rows could not be scored.
+    errors: int
 
 
 def whole(folder: OutputFolder, ranges: Sequence[Range]) -> list[WholePart]:
     """Return what those parts are that can be read and account for all rows of their name, in the order given."""
+    with_errors = list_error_files(folder)
     with ThreadPoolExecutor(max_workers=_THREADS) as threads:
-        found = threads.map(lambda one: _whole_part(folder, one), ranges)
+        found = threads.map(lambda one: _whole_part(folder, one, with_errors), ranges)
         return [part for part in found if part is not None]
 
 
 def count_errors(parts: Iterable[WholePart]) -> int:
     """Return how many rows of some parts could not be scored."""
-    return sum(part.errors.rows for part in parts if part.errors is not None)
+    return sum(part.errors for part in parts)
 
 
-def _whole_part(folder: OutputFolder, rows: Range) -> WholePart | None:
-    footer = find_footer(folder, part_name(*rows))
-    if footer is None or footer.rows + (footer.errors.rows if footer.errors else 0) != rows[1] - rows[0]:
+def _whole_part(folder: OutputFolder, rows: Range, with_errors: Collection[Range]) -> WholePart | None:
+    good = rows_in_file(folder, folder.part_name(*rows), folder.format)
+    if good is None:
         return None
-    if footer.errors is not None and not is_whole(folder, footer.errors):
+    lacking = rows[1] - rows[0] - good
+    # A part that lacks nothing needs no errors: those of its name are what a copy left that was killed.
+    if lacking and (rows not in with_errors or error_rows_in(folder, rows) != lacking):
         return None
-    return WholePart(rows=rows, errors=footer.errors)
+    return WholePart(rows=rows, errors=lacking)

@@ -1,19 +1,25 @@
 """Writes rows that could not be scored to ``_errors`` in the output folder; takes away what does not count there.
 
-One file for each part that lacks rows.  How a bad row comes to be there once:
+One file for each part that lacks rows, of the part's name but always Parquet: ``_errors/part-START-STOP.parquet``.
+How a bad row comes to be there once, whatever the format of the parts:
 
-1. A chunk's file of errors appears first, under a name that no other has.
-2. Then its part appears; the part's footer names the file and how many rows it holds.
+1. A chunk's file of errors takes its name first, then the chunk's part.  A part counts where its rows and those of
+   its errors are all rows of the range; so the part is the record, as for good rows.
+2. A file of errors without a part of its name counts for nothing, nor does one beside a part that lacks no row.  A
+   replica that is killed in 1, and a chunk whose rows were cut anew, leave such; the next run, or the end of this
+   one, takes them away.
+3. Two copies of a chunk have the same range and almost always the same bad rows: that one replaces the other's
+   files is harmless then.  Not so where a caller's function fails by chance, or where rows were given up as poison
+   that another replica could score after all.  So whoever has errors does 1 with the folder to itself (fence.py),
+   and leaves a part that is there already, with its errors, as it is.
 
-So the part is the record, as for good rows: a file of errors counts where a part that counts names it.  A replica
-that is killed between 1 and 2, and one of two copies of a chunk, whose part the other's replaces, leave files that
-no part names; the next run, or the end of this one, takes them away.
+Object stores have no locks for 3: two copies that are stored in the very same moment, of which each lacks as many
+rows as the other but not the same, may be mixed there.
 May not enter: which rows are bad and why (bad_rows.py).
 """
 
-import uuid
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -23,11 +29,20 @@ from ovray.errors import DataError
 from ovray.scoring.bad_rows import ERROR_COLUMNS, BadRowError
 from ovray.scoring.bisecting import bisected
 from ovray.scoring.files import one_line, resolve
-from ovray.scoring.parts import ERRORS_FOLDER, ErrorFile, OutputFolder, encoded_size, find_footer, new_file
+from ovray.scoring.new_files import NewFile, new_file
+from ovray.scoring.parts import (
+    ERRORS_FOLDER,
+    UNFINISHED,
+    ErrorFile,
+    OutputFolder,
+    part_name,
+    part_range,
+    rows_in_file,
+)
+from ovray.scoring.result_formats import ResultFormat, try_encoding
 
-_START = "errors-"
-_UNFINISHED = f".{_START}"
-_OURS = (_START, _UNFINISHED)
+#: First row, and the one behind the last.
+Range = tuple[int, int]
 
 
 def error_table(errors: pa.RecordBatch, kept_schema: pa.Schema, kept: Sequence[pa.Array]) -> pa.Table:
@@ -47,8 +62,9 @@ def error_table(errors: pa.RecordBatch, kept_schema: pa.Schema, kept: Sequence[p
     return pa.table(columns, names=names)
 
 
-def write_error_file(folder: OutputFolder, rows: tuple[int, int], table: pa.Table) -> ErrorFile:
-    """Write the bad rows of a chunk.
+@contextmanager
+def finished_errors(folder: OutputFolder, rows: Range, table: pa.Table) -> Iterator[ErrorFile]:
+    """Write the bad rows of a chunk, so that they can appear while the block runs.
 
     Args:
         folder: That of the parts.
@@ -56,70 +72,76 @@ def write_error_file(folder: OutputFolder, rows: tuple[int, int], table: pa.Tabl
         table: Of ``error_table``.
 
     Raises:
-        DataError: It cannot be written, or another run has taken the folder over.
+        DataError: It cannot be written.
     """
-    name = f"{_START}{rows[0]:012}-{rows[1]:012}-{uuid.uuid4().hex[:12]}.parquet"
-    try:
-        filesystem, path = _place(folder)
-        filesystem.create_dir(path, recursive=True)
-        file = new_file(filesystem, path, name)
+    name = part_name(*rows)
+    with ExitStack() as stack:
         try:
+            filesystem, path = _place(folder)
+            filesystem.create_dir(path, recursive=True)
+            file = new_file(filesystem, path, name)
+            stack.callback(_discard, file)
             pq.write_table(table, file.sink)
-            file.commit(folder.admit_part())
-        finally:
-            with suppress(OSError, pa.ArrowException):
-                file.discard()
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"{name} cannot be written to '{folder.name}/{ERRORS_FOLDER}': {one_line(error)}"
-        ) from error
-    return ErrorFile(name=name, rows=table.num_rows)
+            file.finish()
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(
+                f"{name} cannot be written to '{folder.name}/{ERRORS_FOLDER}': {one_line(error)}"
+            ) from error
+        yield ErrorFile(rows=table.num_rows, file=file)
 
 
-def delete_error_file(folder: OutputFolder, file: ErrorFile) -> None:
-    """Take a file away whose part did not come to be; where that fails, the next run does it."""
-    with suppress(OSError, pa.ArrowException):
-        filesystem, path = _place(folder)
-        filesystem.delete_file(f"{path}/{file.name}")
+def list_error_files(folder: OutputFolder) -> set[Range]:
+    """Return the ranges of which there are files of errors.  Raises OSError or ArrowException."""
+    return {rows for info in _files_in(folder) if (rows := part_range(info.base_name)) is not None}
 
 
-def remove_unfinished_errors(folder: OutputFolder) -> None:
-    """Take away what writers left under way that were killed.  Raises OSError or ArrowException."""
+def keep_error_files(folder: OutputFolder, ranges: Collection[Range]) -> None:
+    """Take all files of errors away but those of these ranges, and the folder with the last.
+
+    Those under way go too.  Raises OSError or ArrowException.
+    """
     filesystem, path = _place(folder)
-    for info in filesystem.get_file_info(pafs.FileSelector(path, recursive=False, allow_not_found=True)):
-        if info.base_name.startswith(_UNFINISHED):
-            with suppress(FileNotFoundError):  # its writer, if it lives, takes it away as well
-                filesystem.delete_file(info.path)
-
-
-def keep_error_files(folder: OutputFolder, names: Collection[str]) -> None:
-    """Take all files of errors away but these, and the folder with the last.  Raises OSError or ArrowException."""
-    filesystem, path = _place(folder)
-    found = filesystem.get_file_info(pafs.FileSelector(path, recursive=False, allow_not_found=True))
-    left = [info for info in found if info.base_name in names or not info.base_name.startswith(_OURS)]
-    for info in found:
-        if info not in left:
-            with suppress(FileNotFoundError):  # its writer, if it lives, takes it away as well
-                filesystem.delete_file(info.path)
-    is_there = filesystem.get_file_info(path).type == pafs.FileType.Directory
-    if is_there and not left:
+    is_empty = True
+    for info in _files_in(folder):
+        rows = part_range(info.base_name)
+        if rows in ranges or (rows is None and not info.base_name.startswith(UNFINISHED)):
+            is_empty = False
+            continue
+        with suppress(FileNotFoundError):  # its writer, if it lives, takes it away as well
+            filesystem.delete_file(info.path)
+    if is_empty and filesystem.get_file_info(path).type == pafs.FileType.Directory:
         filesystem.delete_dir(path)
 
 
-def is_whole(folder: OutputFolder, file: ErrorFile) -> bool:
-    """Return whether a file of errors is there with all of its rows."""
-    footer = find_footer(folder, f"{ERRORS_FOLDER}/{file.name}")
-    return footer is not None and footer.rows == file.rows
+def error_rows_in(folder: OutputFolder, rows: Range) -> int | None:
+    """Return how many rows of a range are in its file of errors; ``None`` where that is damaged or not there."""
+    return rows_in_file(folder, f"{ERRORS_FOLDER}/{part_name(*rows)}", ResultFormat.PARQUET)
 
 
-def first_error(folder: OutputFolder, file: ErrorFile) -> str:
-    """Return what a file says of its first row, as messages show it.  Raises OSError or ArrowException."""
+def first_error(folder: OutputFolder, rows: Range) -> str:
+    """Return what is said of the first bad row of a range, as messages show it.
+
+    Raises OSError or ArrowException.
+    """
     filesystem, path = _place(folder)
-    with filesystem.open_input_file(f"{path}/{file.name}") as source:
+    with filesystem.open_input_file(f"{path}/{part_name(*rows)}") as source:
         name, row, _, problem = (
             column[0].as_py() for column in pq.read_table(source, columns=list(ERROR_COLUMNS)).columns
         )
     return f"{name}, row {row} (the first is 0): {problem}"
+
+
+def _discard(file: NewFile) -> None:
+    with suppress(OSError, pa.ArrowException):
+        file.discard()
+
+
+def _files_in(folder: OutputFolder) -> list[pafs.FileInfo]:
+    filesystem, path = _place(folder)
+    found: list[pafs.FileInfo] = filesystem.get_file_info(
+        pafs.FileSelector(path, recursive=False, allow_not_found=True)
+    )
+    return found
 
 
 def _place(folder: OutputFolder) -> tuple[pafs.FileSystem, str]:
@@ -140,7 +162,7 @@ def _storable(column: pa.Array) -> pa.Array:
     def attempt(start: int, stop: int) -> pa.Array:
         cells = column.slice(start, stop - start)
         try:
-            encoded_size(pa.RecordBatch.from_arrays([cells], names=["cells"]))
+            try_encoding(ResultFormat.PARQUET, pa.RecordBatch.from_arrays([cells], names=["cells"]))
         except pa.ArrowException as error:
             raise BadRowError(one_line(error)) from error
         return cells

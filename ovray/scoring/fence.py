@@ -7,6 +7,9 @@ that may add parts.  How two runs use it:
 1. A writer locks the file shared, sees whether its own run is named, renames its part, and unlocks.
 2. A driver that takes over locks it exclusively, which waits for renames under way, names its run, and unlocks.
 
+A part that lacks rows appears together with the file of its errors, in two steps: its writer locks exclusively
+in 1, so that copies of a chunk do not mix theirs (error_files.py).
+
 After 2 no part of an earlier run can appear, so what the driver then finds in the folder is all there will be.
 The wait is for renames, not for inference: milliseconds.
 
@@ -20,7 +23,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -52,13 +55,20 @@ class Fence:
     #: Unlike that of any other run.
     run: str
 
-    @contextmanager
-    def passing(self) -> Iterator[None]:
+    def passing(self) -> AbstractContextManager[None]:
         """Holds other runs off while a part takes its name.
 
         Raises:
             DataError: another run has taken the folder over, or this one is over.
         """
+        return self._passing(Kind.SHARED)
+
+    def passing_alone(self) -> AbstractContextManager[None]:
+        """Holds off other runs and all that passes, for what takes more than one step; else as ``passing``."""
+        return self._passing(Kind.EXCLUSIVE)
+
+    @contextmanager
+    def _passing(self, kind: Kind) -> Iterator[None]:
         root = local_path(self.location)
         if root is None:
             self._check(_read_stored(self.location))
@@ -66,11 +76,12 @@ class Fence:
             return
         path = os.path.join(root, FENCE_NAME)
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            # Network disks lock exclusively only what is open for writing.
+            descriptor = os.open(path, os.O_RDONLY if kind is Kind.SHARED else os.O_RDWR)
         except FileNotFoundError:
             raise self._refusal() from None
         try:
-            wait_for_lock(descriptor, Kind.SHARED)
+            wait_for_lock(descriptor, kind)
             self._check(os.pread(descriptor, _LONGEST_TEXT_BYTES, 0) if is_still(descriptor, path) else b"")
             yield
         finally:

@@ -2,13 +2,16 @@
 
 Order is a promise: inputs as given, the files of a folder or glob by name.  Below folders and wildcards, names
 that begin with ``_`` or ``.`` are not data.  Files of other formats are passed over there, and texts beside
-tables, which are notes about them.
+tables or pictures, which are notes about them.  Pictures come as folders that list them: what a listing says of
+size and time is all that is asked of each.
 May not enter: what the files hold.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
+from itertools import groupby
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -16,7 +19,7 @@ import pyarrow.fs as pafs
 
 from ovray.errors import ConfigError
 from ovray.scoring.partitions import partitions_of
-from ovray.scoring.records import FileRef, Format
+from ovray.scoring.records import FileRef, Format, Pictures
 
 _WILDCARDS = frozenset("*?[")
 
@@ -34,6 +37,19 @@ def find_files(inputs: Sequence[str | os.PathLike[str]]) -> tuple[FileRef, ...]:
     if not inputs:
         raise ConfigError("no input was given: name at least one file, folder, glob or URL")
     return tuple(ref for given in inputs for ref in _find_one(os.fspath(given)))
+
+
+def picture_of(folder: FileRef, at: int) -> FileRef:
+    """Return where a picture of a listed folder is."""
+    assert folder.pictures is not None
+    name = folder.pictures.names[at].as_py()
+    location = _join(folder.location, name)
+    if is_url(folder.location):
+        path, mark, options = folder.location.partition("?")
+        location = _join(path, quote(name)) + mark + options
+    return FileRef(
+        name=_join(folder.name, name), location=location, format=folder.format, partitions=folder.partitions
+    )
 
 
 def open_file(ref: FileRef) -> pa.NativeFile:
@@ -96,23 +112,32 @@ class _Place:
         name = _join(self._shown_root, below)
         return FileRef(name=name, location=location, format=known, partitions=partitions_of(name))
 
-    def kind(self) -> pafs.FileType:
-        return self.filesystem.get_file_info(self.path).type
-
     def children(self, path: str) -> list[pafs.FileInfo]:
         selector = pafs.FileSelector(path, recursive=False, allow_not_found=True)
         return sorted(self.filesystem.get_file_info(selector), key=lambda info: str(info.base_name))
 
-    def files_below(self, path: str) -> Iterator[str]:
+    def pictures(self, folder: str, found: Sequence[pafs.FileInfo]) -> FileRef:
+        """Return a ref to some pictures of one folder; to a single one, where that is what was typed."""
+        listing = Pictures(
+            names=pa.array([info.path[len(folder) :].lstrip("/") for info in found], pa.string()),
+            sizes_bytes=pa.array([info.size for info in found], pa.int64()),
+            modified_ns=pa.array([info.mtime_ns for info in found], pa.int64()),
+        )
+        ref = self.ref(folder, Format.PICTURE)
+        is_folder = listing.names[0].as_py() != ""
+        partitions = partitions_of(f"{ref.name}/") if is_folder else ref.partitions
+        return replace(ref, partitions=partitions, pictures=listing)
+
+    def files_below(self, path: str) -> Iterator[pafs.FileInfo]:
         for info in self.children(path):
             if info.base_name.startswith(("_", ".")):
                 continue
             if info.type == pafs.FileType.Directory:
                 yield from self.files_below(info.path)
             else:
-                yield info.path
+                yield info
 
-    def matches(self, path: str, pattern: tuple[str, ...]) -> Iterator[str]:
+    def matches(self, path: str, pattern: tuple[str, ...]) -> Iterator[pafs.FileInfo]:
         """Yield the files that a pattern finds below ``path``; a folder that it ends at gives all of its files."""
         first, rest = pattern[0], pattern[1:]
         if first == "**" and rest:
@@ -122,7 +147,7 @@ class _Place:
                 continue
             if info.type != pafs.FileType.Directory:
                 if not rest:
-                    yield info.path
+                    yield info
             elif first == "**" and rest:
                 yield from self.matches(info.path, pattern)
             elif rest:
@@ -135,34 +160,48 @@ def _find_one(typed: str) -> list[FileRef]:
     try:
         place = _Place(typed)
         if place.pattern:
-            found = list(dict.fromkeys(place.matches(place.path, place.pattern)))
-            return _only_data(place, sorted(found), "matches no file")
-        kind = place.kind()
-        if kind == pafs.FileType.Directory:
-            return _only_data(place, sorted(place.files_below(place.path)), "is a folder without files")
+            return _only_data(place, place.matches(place.path, place.pattern), "matches no file")
+        info = place.filesystem.get_file_info(place.path)
+        if info.type == pafs.FileType.Directory:
+            return _only_data(place, place.files_below(place.path), "is a folder without files")
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"input {typed!r} cannot be looked at: {one_line(error)}") from error
-    if kind == pafs.FileType.NotFound:
+    if info.type == pafs.FileType.NotFound:
         raise ConfigError(f"input {typed!r} matches nothing: there is no such file or folder")
     known = Format.of_name(place.path)
     if known is None:
         raise ConfigError(f"input {typed!r} is of no known format: ovray goes by the name and reads {_endings()}")
-    return [place.ref(place.path, known)]
+    return [place.pictures(place.path, [info]) if known.is_one_row else place.ref(place.path, known)]
 
 
-def _only_data(place: _Place, paths: list[str], if_none: str) -> list[FileRef]:
-    if not paths:
+def _only_data(place: _Place, infos: Iterable[pafs.FileInfo], if_none: str) -> list[FileRef]:
+    found = dict(sorted({info.path: info for info in infos}.items()))
+    if not found:
         raise ConfigError(f"input {place.typed!r} {if_none} (names that begin with '_' or '.' are not data)")
-    refs = [place.ref(path, known) for path in paths if (known := Format.of_name(path)) is not None]
-    if not refs:
-        names = [path.rsplit("/", 1)[-1] for path in paths]
+    formats = {path: known for path in found if (known := Format.of_name(path)) is not None}
+    if not formats:
+        names = [path.rsplit("/", 1)[-1] for path in found]
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
         raise ConfigError(
             f"input {place.typed!r} holds no file that ovray reads ({_endings()});"
             f" there is: {', '.join(names[:_NAMES_SHOWN])}{more}"
         )
-    tables = [ref for ref in refs if ref.format is not Format.TEXT]
-    return tables or refs
+    pictures = [found[path] for path, known in formats.items() if known.is_one_row]
+    tables = [path for path, known in formats.items() if not known.is_one_row and known is not Format.TEXT]
+    if pictures and tables:
+        shown = [path.rsplit("/", 1)[-1] for path in (tables[0], pictures[0].path)]
+        raise ConfigError(
+            f"input {place.typed!r} holds tables and pictures, such as {shown[0]} and {shown[1]}, and it is open"
+            " which are meant; name one kind, as in 'FOLDER/**/*.jpg'"
+        )
+    if pictures:
+        return [place.pictures(folder, list(some)) for folder, some in groupby(pictures, _folder_of)]
+    return [place.ref(path, formats[path]) for path in tables or formats]
+
+
+def _folder_of(info: pafs.FileInfo) -> str:
+    folder: str = info.path.rpartition("/")[0]
+    return folder
 
 
 def _split_at_wildcard(typed: str) -> tuple[str, tuple[str, ...]]:

@@ -23,6 +23,7 @@ from ovray.errors import ConfigError
 from ovray.scoring.file_locks import Attempt, Kind, is_still, local_path, try_lock
 from ovray.scoring.files import one_line
 from ovray.scoring.parts import OutputFolder, prepare_folder
+from ovray.scoring.result_formats import ResultFormat
 
 LOCK_NAME = "_ovray.lock"
 
@@ -55,14 +56,16 @@ os.register_at_fork(after_in_child=_close_in_forked_child)
 
 
 @contextmanager
-def open_folder(typed: str | os.PathLike[str]) -> Iterator[OutputFolder]:
+def open_folder(
+    typed: str | os.PathLike[str], result_format: ResultFormat = ResultFormat.PARQUET
+) -> Iterator[OutputFolder]:
     """Makes an output folder ready and holds it while the block runs; takes away what was made for nothing.
 
     Raises:
         ConfigError: another driver has it, named with host and pid; or it holds something else, or cannot be
             written or locked.
     """
-    folder = prepare_folder(typed)
+    folder = prepare_folder(typed, result_format)
     try:
         with _held_by_us(folder):
             yield folder

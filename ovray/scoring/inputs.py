@@ -1,7 +1,8 @@
 """Looks into input files before anything starts: is each whole, what does it hold, where can reading begin.
 
-Formats meet here: a new one is a module with an ``inspect`` and a ``RowSource``, and a line in ``_inspect`` and in
-``_open``.  Runs on any host, so that the files of a large data set are looked into in parallel.
+Opens them for reading, too, and tables that are in no file.  Formats meet here: a new one is a module with an
+``inspect`` and a ``RowSource``, and a line in ``_inspect`` and in ``_open``.  Runs on any host, so that the files
+of a large data set are looked into in parallel.
 """
 
 from functools import partial
@@ -17,7 +18,9 @@ from ovray.scoring.numpy_files import NumpyRows, inspect_numpy
 from ovray.scoring.on_error import OnError
 from ovray.scoring.parquet import ParquetRows, inspect_parquet
 from ovray.scoring.partitions import PartitionedRows, with_partitions
-from ovray.scoring.records import FileRef, Format, InputFile, RowSource
+from ovray.scoring.picture_files import PictureRow, inspect_pictures
+from ovray.scoring.records import FileRef, Format, InputFile, RowSource, RowsRef, StoredTable
+from ovray.scoring.stored_tables import StoredRows
 from ovray.scoring.text_lines import inspect_text_lines, open_text_lines
 
 
@@ -62,10 +65,14 @@ def _inspect(ref: FileRef, rows_wanted: int | None, on_error: OnError) -> InputF
             return inspect_numpy(ref)
         case Format.TEXT:
             return inspect_text_lines(ref, rows_wanted=rows_wanted, on_error=on_error)
+        case Format.PICTURE:
+            return inspect_pictures(ref)
 
 
-def open_rows(ref: FileRef, schema: pa.Schema, *, rows_per_batch: int) -> RowSource:
-    """Open a file that was looked into for reading the columns of ``schema``; guessed types become those."""
+def open_rows(ref: RowsRef, schema: pa.Schema, *, rows_per_batch: int) -> RowSource:
+    """Open a file that was looked into, or a table, for reading columns; guessed types become the schema's."""
+    if isinstance(ref, StoredTable):
+        return StoredRows(ref, schema.names, rows_per_batch=rows_per_batch)
     open_own = partial(_open, ref, rows_per_batch=rows_per_batch)
     if not ref.partitions:
         return open_own(schema)
@@ -86,3 +93,5 @@ def _open(ref: FileRef, schema: pa.Schema, *, rows_per_batch: int) -> RowSource:
             return NumpyRows(ref, schema.names, rows_per_batch=rows_per_batch)
         case Format.TEXT:
             return open_text_lines(ref, rows_per_batch=rows_per_batch)
+        case Format.PICTURE:
+            return PictureRow(ref, schema)

@@ -33,9 +33,10 @@ SILENCE_TIMEOUT_S = 600.0
 
 def inspects_here(files: Sequence[FileRef]) -> bool:
     """Says whether the files are looked into by this process, so that no Ray is needed for it yet."""
-    if len(files) > FILES_HERE:
+    opened = [ref for ref in files if ref.pictures is None]
+    if len(opened) > FILES_HERE:
         return False
-    passed = [ref for ref in files if ref.format.takes_a_pass]
+    passed = [ref for ref in opened if ref.format.takes_a_pass]
     return sum(file_info(ref).size or 0 for ref in passed) <= PASSED_BYTES_HERE
 
 

@@ -9,7 +9,7 @@ May not enter: files (notes.py), what is done about a difference (taking_up.py).
 
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -20,6 +20,7 @@ import pyarrow as pa
 from ovray.replica.signature import PackedModel
 from ovray.scoring.dataset import DataSet
 from ovray.scoring.fingerprint import fingerprint
+from ovray.scoring.records import FileRef
 from ovray.scoring.row_plan import RowPlan
 
 #: The name of the file that says what the job of a folder is.
@@ -28,18 +29,25 @@ RECORD_NAME = "_ovray.json"
 #: Goes up when records of before can no longer be compared.
 FORMAT = 1
 
+#: The digest of rows that no other run can be sure to have again: equal to no other, nor to itself.
+UNKNOWN = "unknown"
+
 _VERSIONS_OF = ("ovray", "openvino", "pyarrow")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputStamp:
-    """Says which state of an input file was meant."""
+    """Says which state of an input file, or which rows in memory, were meant."""
 
     location: str
     rows: int
     size_bytes: int
     #: ``None`` where the file system keeps no times.
     modified_ns: int | None
+    #: Of a folder of pictures, so that each of them counts.
+    listing: str | None = None
+    #: Of rows in memory, by which another run knows them; ``UNKNOWN`` where that cannot be.
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,26 +98,35 @@ class JobRecord:
         return [*found, *_input_changes(earlier.inputs, self.inputs)]
 
 
-def describe_job(model: PackedModel, data: DataSet, rows: RowPlan, options: Mapping[str, object]) -> JobRecord:
+def stamps_of(data: DataSet) -> tuple[InputStamp, ...]:
+    """Returns which state of its files a data set was found in."""
+    return tuple(
+        InputStamp(
+            location=file.ref.location,
+            rows=file.rows,
+            size_bytes=file.size_bytes,
+            modified_ns=file.modified_ns,
+            listing=None if file.ref.pictures is None else file.ref.pictures.digest,
+        )
+        for file in data.files
+        if isinstance(file.ref, FileRef)
+    )
+
+
+def describe_job(
+    model: PackedModel, inputs: tuple[InputStamp, ...], rows: RowPlan, options: Mapping[str, object]
+) -> JobRecord:
     """Returns what a job is.
 
     Args:
         model: as replicas compile it.
-        data: its rows.
+        inputs: its rows.
         rows: what becomes of them.
         options: those that change results, by the name of their flag; ``None`` and empty ones were not given.
     """
     return JobRecord(
         model=fingerprint(model),
-        inputs=tuple(
-            InputStamp(
-                location=file.ref.location,
-                rows=file.rows,
-                size_bytes=file.size_bytes,
-                modified_ns=file.modified_ns,
-            )
-            for file in data.files
-        ),
+        inputs=inputs,
         bindings={
             binding.input_name: f"{', '.join(binding.columns)} as {binding.element_type}{list(binding.row_shape)}"
             for binding in rows.bindings
@@ -135,19 +152,40 @@ def _text(value: object) -> str:
 
 
 def _input_changes(earlier: tuple[InputStamp, ...], now: tuple[InputStamp, ...]) -> Iterator[str]:
-    before = {stamp.location: stamp for stamp in earlier}
-    after = {stamp.location: stamp for stamp in now}
+    before, after = _by_name(earlier), _by_name(now)
     yield from (f"input {name} is no longer among them" for name in before if name not in after)
     yield from (f"input {name} was not among them" for name in after if name not in before)
-    changed = [name for name in after if name in before and before[name] != after[name]]
+    unknown = [
+        name for name, stamp in after.items() if name in before and UNKNOWN in (stamp.digest, before[name].digest)
+    ]
+    yield from (
+        f"rows of {name} cannot be recognised, so that nobody knows whether they are the same" for name in unknown
+    )
+    changed = [name for name in after if name in before and name not in unknown and before[name] != after[name]]
     for name in changed:
+        if after[name].digest is not None:
+            yield f"{name} holds other rows, or other columns are used of it"
+            continue
         yield f"input {name} had {_show(before[name])} and now has {_show(after[name])}"
-    if earlier != now and before.keys() == after.keys() and not changed:
-        yield "the inputs come in another order, or not as often"
+    if earlier != now and before.keys() == after.keys() and not (changed or unknown):
+        yield "the inputs come in another order"
+
+
+def _by_name(stamps: Iterable[InputStamp]) -> dict[str, InputStamp]:
+    """Returns stamps by the name of their input; one that comes several times, such as a folder, has several."""
+    named: dict[str, InputStamp] = {}
+    for stamp in stamps:
+        name = stamp.location
+        while name in named:
+            name += " (again)"
+        named[name] = stamp
+    return named
 
 
 def _show(stamp: InputStamp) -> str:
     text = f"{stamp.rows:,} rows in {stamp.size_bytes:,} bytes"
+    if stamp.listing is not None:
+        text = f"{text}, listing {stamp.listing}"
     if stamp.modified_ns is None:
         return text
     moment = datetime.fromtimestamp(stamp.modified_ns / 1e9, tz=timezone.utc)

@@ -1,4 +1,4 @@
-"""Reads rows of one array in NumPy's format, wherever its bytes are.
+"""Reads rows of one array in NumPy's format, wherever its bytes are; turns rows of arrays into columns.
 
 The first dimension counts the rows; the others become lists of fixed length.  Only the rows asked for are read,
 also where their values lie apart because the array is stored column by column.
@@ -90,13 +90,8 @@ class NumpyArray:
 
     def read(self, start: int, stop: int) -> pa.Array:
         """Return rows ``start`` up to, not including, ``stop``."""
-        row_shape = self.header.shape[1:]
         values = self._gather_rows(start, stop) if self.header.is_fortran else self._read_rows(start, stop)
-        flat = values.astype(self.header.dtype.newbyteorder("="), copy=False)
-        array = _as_arrow(flat)
-        for length in reversed(row_shape):
-            array = pa.FixedSizeListArray.from_arrays(array, length)
-        return array
+        return to_column(values, self.header.shape[1:])
 
     def _read_rows(self, start: int, stop: int) -> _Values:
         values_per_row = prod(self.header.shape[1:])
@@ -115,6 +110,21 @@ class NumpyArray:
         if len(content) < count * value_bytes:
             raise pa.ArrowInvalid("ends before the rows that it held")
         return np.frombuffer(content, dtype=self.header.dtype)
+
+
+def to_column(values: _Values, row_shape: tuple[int, ...]) -> pa.Array:
+    """Return rows as a column: single values, or lists of fixed length within each other.
+
+    Args:
+        values: Of all rows, flat, in C order.  Numbers are not copied.
+        row_shape: Of one row.
+
+    Raises ArrowInvalid or ArrowNotImplementedError where Arrow has no such values.
+    """
+    column = _as_arrow(values.astype(values.dtype.newbyteorder("="), copy=False))
+    for length in reversed(row_shape):
+        column = pa.FixedSizeListArray.from_arrays(column, length)
+    return column
 
 
 def _as_arrow(values: _Values) -> pa.Array:

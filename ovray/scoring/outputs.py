@@ -1,4 +1,4 @@
-"""Shapes results: from a model's outputs to columns of Arrow, under the outputs' names.
+"""Shapes results: from a model's outputs to columns of Arrow, under the outputs' names, and back.
 
 A row's output that is one number is a scalar column; else a fixed-size list, flat, with the shape in the field's
 metadata; a list of its own length where the model leaves the length open.  Types stay as they are.
@@ -33,6 +33,8 @@ class OutputColumn:
     dtype: "np.dtype[np.generic]"
     #: ``None`` where the model leaves it open.
     values_per_row: int | None
+    #: Of the output's values for one row, as the model has it; ``None`` as above.
+    row_shape: tuple[int, ...] | None
 
 
 def output_columns(outputs: Sequence[Port], bindings: Iterable[Binding]) -> tuple[OutputColumn, ...]:
@@ -73,6 +75,27 @@ def to_columns(results: Mapping[str, "np.ndarray[Any, Any]"], columns: Iterable[
     return [_array(results[column.name], column) for column in columns]
 
 
+def to_array(column: pa.ChunkedArray, output: OutputColumn) -> "np.ndarray[Any, Any]":
+    """Return results as the model gave them: ``[n, *row_shape]``; the way back from ``to_columns``.
+
+    The array is new and the caller's own.  Where the model leaves the length open, it holds an array for each row.
+    """
+    rows = len(column)
+    if output.row_shape is None:
+        array: np.ndarray[Any, Any] = np.empty(rows, dtype=object)
+        for at, cell in enumerate(column):
+            array[at] = np.array(cell.values.to_numpy(zero_copy_only=False), dtype=output.dtype)
+        return array
+    array = np.empty((rows, *output.row_shape), dtype=output.dtype)
+    at = 0
+    for chunk in column.chunks:
+        flat = chunk.flatten() if pa.types.is_fixed_size_list(chunk.type) else chunk
+        values = flat.to_numpy(zero_copy_only=False)
+        array[at : at + len(chunk)] = values.reshape(len(chunk), *output.row_shape)
+        at += len(chunk)
+    return array
+
+
 def _column(port: Port, *, has_batch: bool) -> OutputColumn:
     field = _field(port, has_batch=has_batch)
     values_per_row: int | None = 1
@@ -80,8 +103,14 @@ def _column(port: Port, *, has_batch: bool) -> OutputColumn:
         values_per_row = field.type.list_size
     elif pa.types.is_list(field.type):
         values_per_row = None
-    dtype = ELEMENTS[port.element_type].dtype
-    return OutputColumn(name=port.name, field=field, dtype=dtype, values_per_row=values_per_row)
+    dims = (port.shape or ())[1:] if has_batch else port.shape or ()
+    return OutputColumn(
+        name=port.name,
+        field=field,
+        dtype=ELEMENTS[port.element_type].dtype,
+        values_per_row=values_per_row,
+        row_shape=None if values_per_row is None else tuple(dim or 0 for dim in dims),
+    )
 
 
 def _field(port: Port, *, has_batch: bool) -> pa.Field:

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from ovray.scoring.records import Block, InputFile, Partition, RowSource, Unreadable
+from ovray.scoring.records import Block, FileRef, InputFile, Partition, RowSource, Unreadable
 
 #: What Hive names the folder of rows that have no value.
 _NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -33,11 +33,14 @@ def partitions_of(name: str) -> tuple[Partition, ...]:
 
 def with_partitions(found: InputFile) -> InputFile:
     """Add the columns that folders give to what was found in a file."""
-    added = tuple(one for one in found.ref.partitions if one.column not in found.schema.names)
+    ref = found.ref
+    if not isinstance(ref, FileRef):
+        return found
+    added = tuple(one for one in ref.partitions if one.column not in found.schema.names)
     fields = [pa.field(one.column, _guess(one.value)) for one in added]
     return replace(
         found,
-        ref=replace(found.ref, partitions=added),
+        ref=replace(ref, partitions=added),
         schema=pa.schema([*found.schema, *fields]),
     )
 

@@ -11,19 +11,23 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from ovray.errors import ConfigError, DataError
-from ovray.scoring.bad_rows import BadRowError, BadRows, Stage
+from ovray.scoring.bad_rows import BadRowError, BadRows, FirstError, Stage
 from ovray.scoring.bisecting import first_failing
 from ovray.scoring.dataset import DataSet
 from ovray.scoring.files import file_info, one_line, open_file
 from ovray.scoring.inputs import open_rows
 from ovray.scoring.on_error import ErrorOptions
-from ovray.scoring.records import Block, FileRef, Rows, RowSource, Slice, Unreadable
+from ovray.scoring.read_ahead import ReadAhead
+from ovray.scoring.records import Block, FileRef, Rows, RowSource, RowsRef, Slice, StoredTable, Unreadable
 
 #: Rows that show what a column holds: enough to see lists of different lengths, few enough for rows of images.
-_SAMPLE_ROWS = 16
+SAMPLE_ROWS = 16
 
 #: Around damage, batches are smaller by so much: of what is decoded together, all is lost.
 _FINER = 1024
+
+#: Pictures of which the first good one is looked for at once: each is a slice of its own.
+_PICTURES_TRIED = 64
 
 
 def read_sample(data: DataSet, errors: ErrorOptions) -> pa.RecordBatch:
@@ -31,24 +35,35 @@ def read_sample(data: DataSet, errors: ErrorOptions) -> pa.RecordBatch:
 
     Raises ConfigError where the first rows turn out to be damaged, or all.
     """
-    slices = data.slices(0, data.rows)
-    bad = BadRows((0, data.rows), slices, ErrorOptions(on_error=errors.on_error))
-    at = 0
-    with closing(RowReader(data.schema, rows_per_batch=_SAMPLE_ROWS)) as reader:
-        try:
-            for rows in reader.read(slices):
-                if isinstance(rows, Rows):
-                    return rows.batch
-                bad.add(at, at + rows.rows, Stage.READ, rows.problem)
-                at += rows.rows
-        except DataError as error:
-            raise ConfigError(f"{error}; replace the file or leave it out") from error
-    first = bad.first
+    step = _PICTURES_TRIED if data.has_pictures else data.rows
+    first: FirstError | None = None
+    with closing(RowReader(data.schema, rows_per_batch=SAMPLE_ROWS)) as reader:
+        for start in range(0, data.rows, step):
+            stop = min(start + step, data.rows)
+            bad = BadRows((start, stop), data.slices(start, stop), ErrorOptions(on_error=errors.on_error))
+            try:
+                sample = _first_readable(reader, bad)
+            except DataError as error:
+                raise ConfigError(f"{error}; replace the file or leave it out") from error
+            if sample is not None:
+                return sample
+            first = first or bad.first
     raise ConfigError(f"none of the {data.rows} rows can be read; {'' if first is None else first.text}")
 
 
+def _first_readable(reader: "RowReader", bad: BadRows) -> pa.RecordBatch | None:
+    """Return the first rows that can be read, and note those before them."""
+    at = 0
+    for rows in reader.read(bad.slices):
+        if isinstance(rows, Rows):
+            return rows.batch
+        bad.add(at, at + rows.rows, Stage.READ, rows.problem)
+        at += rows.rows
+    return None
+
+
 class RowReader:
-    """Reads slices of a data set.
+    """Reads slices of a data set, or of whatever else is stored.
 
     Keeps the file read last open, with its place, so that consecutive chunks decode nothing twice.
     Suits one thread.
@@ -58,8 +73,9 @@ class RowReader:
         """Prepare to read the columns of ``schema``, a part of the data set's; rows at once are bounded."""
         self._schema = schema
         self._rows_per_batch = rows_per_batch
-        self._ref: FileRef | None = None
+        self._ref: RowsRef | None = None
         self._source: RowSource | None = None
+        self._ahead = ReadAhead(self._open_anew)
 
     def read(self, slices: Iterable[Slice]) -> Iterator[Rows | Unreadable]:
         """Yield all rows of ``slices``, in order, each batch with the columns and types of the reader's schema.
@@ -67,12 +83,19 @@ class RowReader:
         In the place of damaged rows stands that they are; they are told from others as well as their format can.
         Raises DataError, which names the file, where it is gone, no longer the one it was, or its store fails.
         """
-        for one in slices:
+        for one in self._ahead.over(slices):
             for block in one.blocks:
                 yield from self._read_block(_Place(one, block))
+            if isinstance(one.ref, StoredTable):
+                # It costs nothing to open again, and takes room in the store as long as it is open.
+                self._close_source()
 
     def close(self) -> None:
-        """Let go of the open file; reading may go on afterwards."""
+        """Let go of all files; reading may go on afterwards."""
+        self._ahead.close()
+        self._close_source()
+
+    def _close_source(self) -> None:
         source, self._source, self._ref = self._source, None, None
         if source is not None:
             source.close()
@@ -85,7 +108,7 @@ class RowReader:
                 yield rows
             return
         except (OSError, pa.ArrowException) as error:
-            self.close()
+            self._close_source()
             failure = error
         _check_store(place.slice, failure)
         yield from self._read_around_damage(place, done)
@@ -132,16 +155,23 @@ class RowReader:
             first_row += batch.num_rows
 
     def _open(self, one: Slice) -> RowSource:
+        ahead = self._ahead.source_of(one)
+        if ahead is not None:
+            return ahead
         if self._source is None or self._ref != one.ref:
-            self.close()
-            _check_unchanged(one)
+            self._close_source()
+            if isinstance(one.ref, FileRef):
+                _check_unchanged(one.ref, one.size_bytes)
             try:
-                self._source = open_rows(one.ref, self._schema, rows_per_batch=self._rows_per_batch)
+                self._source = self._open_anew(one)
             except (OSError, pa.ArrowException) as error:
                 # It could be opened when it was looked into: it is not its rows that are bad.
                 raise _cannot_be_read(one, error) from error
             self._ref = one.ref
         return self._source
+
+    def _open_anew(self, one: Slice) -> RowSource:
+        return open_rows(one.ref, self._schema, rows_per_batch=self._rows_per_batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +196,10 @@ def _check_store(one: Slice, failure: Exception) -> None:
     try:
         if isinstance(failure, OSError) and failure.errno is not None:
             raise failure  # of the system's; Arrow's own, about content, have no number
-        _check_unchanged(one)
-        with open_file(one.ref) as file:
-            file.read(1)
+        if isinstance(one.ref, FileRef):
+            _check_unchanged(one.ref, one.size_bytes)
+            with open_file(one.ref) as file:
+                file.read(1)
     except (OSError, pa.ArrowException) as error:
         raise _cannot_be_read(one, error) from error
 
@@ -180,16 +211,16 @@ def _cannot_be_read(one: Slice, error: Exception) -> DataError:
     )
 
 
-def _check_unchanged(one: Slice) -> None:
-    size_bytes = file_info(one.ref).size
+def _check_unchanged(ref: FileRef, inspected_bytes: int) -> None:
+    size_bytes = file_info(ref).size
     if size_bytes is None:
         raise DataError(
-            f"{one.ref.name!r} is not there on host {socket.gethostname()}; every host that scores needs to see it"
+            f"{ref.name!r} is not there on host {socket.gethostname()}; every host that scores needs to see it"
             " at the same path, or name it by a URL"
         )
-    if size_bytes != one.size_bytes:
+    if size_bytes != inspected_bytes:
         raise DataError(
-            f"{one.ref.name!r} was changed while it was being scored: it had {one.size_bytes} bytes and now has"
+            f"{ref.name!r} was changed while it was being scored: it had {inspected_bytes} bytes and now has"
             f" {size_bytes}; start again"
         )
 

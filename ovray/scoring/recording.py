@@ -7,7 +7,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,13 +20,12 @@ from ovray.driver.journal import Journal
 from ovray.driver.lifecycle import ReplicaSet
 from ovray.driver.planning import measurement_of
 from ovray.errors import ConfigError, DataError
-from ovray.scoring.dataset import DataSet
 from ovray.scoring.done_rows import count
 from ovray.scoring.error_tally import ErrorTally
 from ovray.scoring.files import is_url, one_line
 from ovray.scoring.job_record import JobRecord, versions
 from ovray.scoring.page.document import write_page
-from ovray.scoring.page.facts import Ending, JobFacts, PageFacts
+from ovray.scoring.page.facts import Ending, InputFacts, JobFacts, PageFacts
 from ovray.scoring.parts import OUR_PREFIX, UNFINISHED
 from ovray.scoring.taking_up import TakenUp
 
@@ -47,20 +46,20 @@ class Recording:
     def describe(
         self,
         model: str | os.PathLike[str] | ov.Model,
-        inputs: Sequence[str | os.PathLike[str]],
+        inputs: InputFacts,
         job: JobRecord,
-        data: DataSet,
+        rows: int,
         taken: TakenUp,
         options: Mapping[str, str],
     ) -> None:
-        """Takes in what is to be done; ``model`` and ``inputs`` as the caller gave them."""
+        """Takes in what is to be done; ``model`` as the caller gave it."""
         self.job = JobFacts(
             model=model.friendly_name if isinstance(model, ov.Model) else os.fspath(model),
-            inputs=tuple(os.fspath(path) for path in inputs),
-            files=len(data.files),
-            input_bytes=sum(file.size_bytes for file in data.files),
+            inputs=inputs.names,
+            files=inputs.files,
+            input_bytes=inputs.size_bytes,
             output=taken.folder.name,
-            rows=data.rows,
+            rows=rows,
             resumed_rows=count(taken.done),
             bindings=job.bindings,
             results=job.results,

@@ -219,8 +219,10 @@ def _made_of(reduction: Reduction, port: Port, rows_first: tuple[int | None, ...
         (reduction.labels, "string"),
         (reduction.scores, port.element_type),
     )
+    # One class of each row is a number, not a list of one.
+    best = () if reduction.scores is None else (reduction.best,)
     return [
-        Port(name=name, names=(name,), shape=(*rows_first, reduction.best), element_type=element_type)
+        Port(name=name, names=(name,), shape=(*rows_first, *best), element_type=element_type)
         for name, element_type in kinds
         if name is not None
     ]

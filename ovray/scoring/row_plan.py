@@ -4,7 +4,7 @@ All of it at the start, from the model, the data's schema and its first rows.  M
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import openvino as ov
 import pyarrow as pa
@@ -15,7 +15,6 @@ from ovray.replica.signature import Port, Signature
 from ovray.scoring.batching import BatchSize, fix_shapes
 from ovray.scoring.cells import cells_of, with_numbers, with_usual_lists
 from ovray.scoring.columns import Binding, bind, kept_columns
-from ovray.scoring.dataset import DataSet
 from ovray.scoring.feeding import (
     FunctionPreparation,
     bind_arrays,
@@ -25,10 +24,10 @@ from ovray.scoring.feeding import (
 )
 from ovray.scoring.finishing import FunctionFinish, plan_finish
 from ovray.scoring.graph_steps import build_in, declared_layouts
-from ovray.scoring.on_error import ErrorOptions, OnError
+from ovray.scoring.on_error import OnError
 from ovray.scoring.outputs import OutputColumn, output_columns, output_schema
 from ovray.scoring.preparation import GraphSteps, choose_input
-from ovray.scoring.reading import read_sample
+from ovray.scoring.records import Source
 from ovray.scoring.reduction import Reduction, ResultOptions, as_stored, chosen_outputs, plan_results
 from ovray.scoring.user_functions import UserFunction
 
@@ -52,6 +51,8 @@ class RowOptions:
     batch_size: BatchSize = "auto"
     steps: GraphSteps = field(default_factory=GraphSteps)
     results: ResultOptions = field(default_factory=ResultOptions)
+    #: The most rows that a result file holds; ``None`` leaves it open.
+    rows_per_file: int | None = None
     #: Makes the model's inputs of columns.
     preprocess: UserFunction | None = None
     #: Makes the results of the model's outputs.
@@ -74,6 +75,7 @@ class RowOptions:
             "--argmax": self.results.argmax or None,
             "--labels": self.results.labels,
             "--dtype": self.results.float_type,
+            "--rows-per-file": self.rows_per_file,
             "--preprocess": None if self.preprocess is None else self.preprocess.name,
             "--postprocess": None if self.postprocess is None else self.postprocess.name,
         }
@@ -118,25 +120,35 @@ class RowPlan:
         """Returns the columns that are carried over."""
         return pa.schema([self.read_schema.field(name) for name in self.kept])
 
+    def without_kept(self) -> "RowPlan":
+        """Returns the same for replicas that are given, and give back, no columns that are only carried over."""
+        fed = {name for binding in self.bindings for name in binding.columns}
+        read = fed if self.prepare is None else self.prepare.columns
+        return replace(self, kept=(), read_schema=pa.schema([one for one in self.read_schema if one.name in read]))
 
-def plan_rows(graph: ov.Model, data: DataSet, options: RowOptions, errors: ErrorOptions) -> RowPlan:
+
+def plan_rows(
+    graph: ov.Model, data: Source, sample: pa.RecordBatch, options: RowOptions, on_error: OnError = OnError.RAISE
+) -> RowPlan:
     """Decides what becomes of a row.
 
     Args:
         graph: is given preparation and static shapes, in place.
         data: the rows.
+        sample: the first of them, with all columns.
         options: what is wanted.
-        errors: what becomes of bad rows: where they are recorded, the first rows may be bad and decide nothing.
+        on_error: what becomes of bad rows: where they are recorded, the first rows may be bad and decide nothing.
 
     Raises:
         ConfigError: columns, options and model do not fit, or it is open how.
     """
-    fed = _feed(graph, read_sample(data, errors), options, errors.on_error)
-    batch_rows, given = fix_shapes(graph, fed.bindings, options.batch_size, data.rows)
+    fed = _feed(graph, sample, options, on_error)
+    batch_rows, given = fix_shapes(graph, fed.bindings, options.batch_size, data.rows, options.rows_per_file)
     finish, reductions, outputs = _finish(given, fed.bindings, options)
     kept = kept_columns(data.schema, fed.left_out, [column.name for column in outputs], options.keep)
     held = (*outputs, *(finish.takes if finish else ()))
     row_bytes = fed.bytes_per_row + sum(_bytes_per_row(column) for column in held)
+    passing = [sample.column(name).nbytes for name in data.read_singly if name not in kept]
     read = {*kept, *fed.columns}
     return RowPlan(
         read_schema=pa.schema([data.schema.field(name) for name in data.schema.names if name in read]),
@@ -148,7 +160,7 @@ def plan_rows(graph: ov.Model, data: DataSet, options: RowOptions, errors: Error
         outputs=outputs,
         batch_rows=batch_rows,
         rows_per_read=max(batch_rows, min(READ_BYTES // row_bytes, READ_MAX_ROWS)),
-        max_chunk_rows=max(batch_rows, MAX_CHUNK_BYTES // row_bytes),
+        max_chunk_rows=max(batch_rows, MAX_CHUNK_BYTES // max(1, row_bytes - sum(passing) // sample.num_rows)),
     )
 
 

@@ -1,175 +1,145 @@
-"""Scores a data set: checks all that can be checked, starts replicas, has every row done, reports.
+"""Scores a data set: checks all that can be checked, has every row done, and puts results where they are wanted.
 
 Here the rooms meet; each step is decided in its own.  May not enter: printing, the command line.
 """
 
-import os
+import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-import openvino as ov
 import pandas as pd
 
-from ovray.core.events import MAX_BACKUPS, JobSubmitted, Poison
-from ovray.core.scheduler import Scheduler
-from ovray.devices.records import CoreSharing, Plan, ReplicaSpec
-from ovray.driver.job import JOB, Commit, JobDriver, Outcome, Progress
-from ovray.driver.messages import ReplicaStart
-from ovray.driver.newcomers import upkeep_of
-from ovray.driver.placement import PlacementOptions, place
-from ovray.driver.session import ray_session
-from ovray.driver.transport import Inbox, RayTransport
-from ovray.errors import ConfigError
-from ovray.replica.model import pack, read_model, with_plain_types
-from ovray.replica.properties import compile_properties
+from ovray.core.events import JobSubmitted
+from ovray.devices.records import Plan, ReplicaSpec
+from ovray.driver.job import AllAtOnce, Commit, Outcome, Progress
 from ovray.replica.workload import Workload
-from ovray.scoring.batching import BatchSize
-from ovray.scoring.chunk import Chunk, ScoringWork
-from ovray.scoring.dataset import DataSet, name_rows
+from ovray.scoring.delivery import InOrder, PutAway
 from ovray.scoring.done_rows import count
 from ovray.scoring.error_tally import ErrorTally
-from ovray.scoring.files import find_files
+from ovray.scoring.flow import Flow
 from ovray.scoring.folder_lock import open_folder
-from ovray.scoring.inspection import inspect_all, inspects_here
-from ovray.scoring.job_record import describe_job
-from ovray.scoring.on_error import ErrorOptions, OnError
-from ovray.scoring.preparation import GraphSteps, PerChannel, Size
+from ovray.scoring.given import Given, look_at
+from ovray.scoring.iteration import AsTheyCome, iterate
+from ovray.scoring.job_record import UNKNOWN, describe_job
+from ovray.scoring.options import PathOrUrl, ScoreKeywords, ScoreOptions, parse_options
 from ovray.scoring.recording import Recording, recorded
-from ovray.scoring.reduction import Labels, ResultOptions
 from ovray.scoring.report import ScoreReport
-from ovray.scoring.row_plan import RowOptions, RowPlan, plan_rows
+from ovray.scoring.result_formats import check_columns
+from ovray.scoring.row_plan import RowPlan
+from ovray.scoring.running import (
+    CHUNK_SHARE,
+    ModelLike,
+    News,
+    Resumed,
+    Scoring,
+    Stage,
+    SupplyOf,
+    Watch,
+    how_to_cut,
+    plan_for,
+    run_scoring,
+    warnings_of,
+)
 from ovray.scoring.settling import settle_folder
-from ovray.scoring.taking_up import Earlier, TakenUp, take_up
-from ovray.scoring.user_functions import Function, find_function
+from ovray.scoring.sinks import AnswerSink, FolderSink
+from ovray.scoring.taking_up import TakenUp, take_up
 
-#: A chunk is one part, and a replica has two in work: each may take this share of the time between two parts,
-#: which leaves the other half to a rate that was learnt wrong.
-CHUNK_SHARE = 0.5
-
-PathOrUrl = str | os.PathLike[str]
+if TYPE_CHECKING:
+    import ray.data
+    from numpy.typing import NDArray
+    from typing_extensions import Unpack
 
 REPLICA_COLUMNS = ("id", "host", "device", "pid", "cpus", "nireq", "rows", "busy_s")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreOptions:
-    """Says how a data set is to be scored; ``score`` documents each."""
-
-    rows: RowOptions = field(default_factory=RowOptions)
-    errors: ErrorOptions = field(default_factory=ErrorOptions)
-    config: Mapping[str, str] = field(default_factory=dict)
-    limit: int | None = None
-    earlier: Earlier = Earlier.KEEP
-    commit_every_s: float = 10.0
-    max_backups: int = MAX_BACKUPS
-    #: Where the page about the run goes; ``None`` writes none.
-    report: PathOrUrl | None = None
-    placement: PlacementOptions = field(default_factory=PlacementOptions)
-    address: str | None = None
-
-    @property
-    def changing_results(self) -> dict[str, object]:
-        """The options that a job must not change between its runs, beside those that show in its columns."""
-        return {
-            "--config": self.config,
-            "--precision": self.placement.precision,
-            "--limit": self.limit,
-            **self.rows.changing_results,
-        }
-
-    @property
-    def as_text(self) -> dict[str, str]:
-        """What was given, by flag, and what always counts."""
-        given = {
-            "--devices": self.placement.devices,
-            "--hint": self.placement.hint.value,
-            "--batch-size": self.rows.batch_size,
-            "--commit-every": f"{self.commit_every_s:g}",
-            "--on-error": self.errors.on_error.value,
-            "--max-errors": self.errors.max_errors,
-            "--no-backup": "yes" if self.max_backups == 0 else None,
-            "--share-cores": "yes" if self.placement.sharing is CoreSharing.SHARED else None,
-            "--address": self.address,
-            **self.changing_results,
-        }
-        return {flag: str(value) for flag, value in given.items() if value not in (None, {}, ())}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """Tells a watcher what goes on before rows are scored."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resumed:
-    """Tells a watcher how many rows an earlier run had done, where it had some."""
-
-    rows: int
-    rows_total: int
-
+_NOT_KNOWN_AGAIN = "another run would not know {} again: had this one been interrupted, only --restart would help"
 
 #: Where an earlier run had done every row.
 NOTHING_DONE = (Plan(replicas=()), Outcome(commits=(), run_s=0.0, specs=(), reports={}, failures={}))
 
-News = Stage | Resumed | Plan | Progress
-Watch = Callable[[News], None]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def score(  # noqa: PLR0913 (the public face: every option has its name)
-    model: PathOrUrl | ov.Model,
-    inputs: PathOrUrl | Sequence[PathOrUrl],
+def _spelt_out(function: _Function) -> _Function:
+    """Has ``help`` show every option with its default in place of ``**options``."""
+    own = [one for one in inspect.signature(function).parameters.values() if one.kind is not one.VAR_KEYWORD]
+    options = inspect.signature(parse_options).parameters.values()
+    function.__signature__ = inspect.signature(function).replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    return function
+
+
+@overload
+def score(
+    model: ModelLike, inputs: object, *, output: PathOrUrl, **options: "Unpack[ScoreKeywords]"
+) -> ScoreReport: ...
+@overload
+def score(
+    model: ModelLike,
+    inputs: PathOrUrl | Sequence[PathOrUrl] | pd.DataFrame,
     *,
-    output: PathOrUrl,
-    devices: str = "MULTI",
-    input: str | Sequence[str] = (),
-    keep: str | Sequence[str] | None = None,
-    layout: str | None = None,
-    resize: Size | None = None,
-    mean: PerChannel | None = None,
-    scale: PerChannel | None = None,
-    color: str | None = None,
-    outputs: str | Sequence[str] | None = None,
-    top_k: int | None = None,
-    argmax: bool = False,
-    labels: Labels | None = None,
-    dtype: str | None = None,
-    preprocess: str | Function | None = None,
-    postprocess: str | Function | None = None,
-    hint: str = "THROUGHPUT",
-    batch_size: BatchSize = "auto",
-    config: Mapping[str, str] | None = None,
-    precision: str | None = None,
-    address: str | None = None,
-    limit: int | None = None,
-    restart: bool = False,
-    on_error: str = ErrorOptions().on_error.value,
-    max_errors: int | None = None,
-    commit_every_s: float = ScoreOptions().commit_every_s,
-    max_backups: int = MAX_BACKUPS,
-    report: PathOrUrl | None = None,
-    share_cores: bool = False,
-    lease_timeout_s: float = PlacementOptions().lease_timeout_s,
-    max_replicas: int | None = None,
-    replica_timeout_s: float = 30.0,
-) -> ScoreReport:
-    """Scores every row of some files and writes the results as a folder of Parquet files.
+    output: None = None,
+    **options: "Unpack[ScoreKeywords]",
+) -> pd.DataFrame: ...
+@overload
+def score(
+    model: ModelLike,
+    inputs: "NDArray[Any]",
+    *,
+    output: None = None,
+    **options: "Unpack[ScoreKeywords]",
+) -> "NDArray[Any] | dict[str, NDArray[Any]]": ...
+@overload
+def score(
+    model: ModelLike,
+    inputs: "Mapping[str, NDArray[Any]]",
+    *,
+    output: None = None,
+    **options: "Unpack[ScoreKeywords]",
+) -> "dict[str, NDArray[Any]]": ...
+@overload
+def score(
+    model: ModelLike,
+    inputs: "ray.data.Dataset",
+    *,
+    output: None = None,
+    **options: "Unpack[ScoreKeywords]",
+) -> "ray.data.Dataset": ...
+@overload
+def score(
+    model: ModelLike,
+    inputs: object,
+    *,
+    output: None = None,
+    **options: "Unpack[ScoreKeywords]",
+) -> Any: ...
+@_spelt_out
+def score(
+    model: ModelLike, inputs: Any, *, output: PathOrUrl | None = None, **options: "Unpack[ScoreKeywords]"
+) -> Any:
+    """Scores every row and writes the results as a folder of files, or gives them back.
 
-    The folder is the record of what is done: the same call again, after a kill at whatever moment, scores the rows
-    that are missing, and on a finished folder does nothing.
+    A folder is the record of what is done: the same call again, after a kill at whatever moment, scores the rows
+    that are missing, and on a finished folder does nothing.  Rows in memory are known again by what they hold;
+    those of an iterable or a Dataset are not, so that such a job can only be begun anew.
 
     Args:
         model: a file that OpenVINO reads, or a model in memory.
-        inputs: data files, folders, globs and URLs that pyarrow opens; their rows count in this order.
-        output: the folder for the results; new, empty, or with results of this same job.
+        inputs: data files, folders, globs and URLs that pyarrow opens, whose rows count in this order; of
+            pictures, each is a row with the columns ``path`` and ``image``.  Or a pandas DataFrame, an Arrow table
+            or record batch, an array (column ``array``), a dict of arrays, a ``ray.data.Dataset``; or an iterable
+            of any of these but the last, such as a ``pyarrow.RecordBatchReader``.  An iterable is gone through on
+            a thread of its own, not much further than rows are scored.
+        output: the folder for the results; new, empty, or with results of this same job.  ``None`` gives the
+            results back.
         devices: device string; ``MULTI`` is every device of the cluster.
         input: which column feeds which input: ``"COL"``, ``"NAME=COL"``, ``"pixel_*"``.
         keep: columns carried over; ``None`` keeps every column that is not an input.
         layout: how the values of pictures lie in the data, ``NHWC`` or ``NCHW``; ``None`` is as in the model.
-        resize: ``"HEIGHTxWIDTH"`` or ``(height, width)`` that pictures get, in the model's graph.
+        resize: ``"HEIGHTxWIDTH"`` or ``(height, width)`` that pictures get, in the model's graph; picture files,
+            which may differ in size, get it while they are read, with the same numbers.
         mean: one number, or one for each channel as the model sees them, taken from the values in the graph.
         scale: the same, by which the values are then divided.
         color: ``BGR2RGB`` or ``RGB2BGR``.
@@ -178,6 +148,8 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
         argmax: gives the class of the highest score instead of all scores.
         labels: a file with the name of one class a line, or the names; adds the names of the classes found.
         dtype: ``float16`` stores results that are floats in half precision.
+        format: of the files in ``output``: ``parquet``, ``csv`` (lists become JSON) or ``arrow``.
+        rows_per_file: the most rows that one file holds; files end at its multiples.
         preprocess: ``"module:function"`` or a function: gets a dict of column name to array (those of ``input``,
             by default all), gives a dict of input name to array with as many rows.  Tried on the first rows before
             anything starts; runs in the replicas, on two threads at once.
@@ -203,190 +175,184 @@ def score(  # noqa: PLR0913 (the public face: every option has its name)
         replica_timeout_s: a replica, or the cluster's head, that is silent for so long is given up.
 
     Returns:
-        The figures; the rows are in ``output``: kept columns, then one column for each output of the model.
+        With ``output`` the figures; the rows are in the folder: kept columns, then one column for each output of
+        the model.  Without it these columns in the shape of the inputs, which are left as they are: a DataFrame
+        with the DataFrame's index; an Arrow table; for an array one of the shape that the model gives, or a dict
+        of them where it has several outputs; a dict of arrays; a Dataset, whose blocks stay in Ray's object store.
+        Files give a DataFrame, an iterable a list with the results of each batch, a RecordBatchReader a table.
 
     Raises:
         ConfigError: something that you can mend, also that another driver has the folder or that it holds
             results of another job; nothing was scored and nothing is left behind.
         DataError: rows could not be read, prepared, inferred, finished or written, or more than ``max_errors``.
         ReplicaError: no replica was left.
+        Exception: whatever an iterable raised, as it is.
 
     Example:
         >>> from ovray import digits
         >>> report = score(digits.model_file(), [digits.held_out_file()], output="scores")  # doctest: +SKIP
         >>> report.rows  # doctest: +SKIP
         540
+        >>> import pandas
+        >>> images = pandas.read_parquet(digits.held_out_file())
+        >>> scored = score(digits.model_file(), images)  # doctest: +SKIP
+        >>> scored.index.equals(images.index)  # doctest: +SKIP
+        True
     """
-    options = ScoreOptions(
-        rows=RowOptions(
-            inputs=(input,) if isinstance(input, str) else tuple(input),
-            keep=(keep,) if isinstance(keep, str) else None if keep is None else tuple(keep),
-            batch_size=batch_size,
-            steps=GraphSteps.parse(layout=layout, resize=resize, mean=mean, scale=scale, color=color),
-            preprocess=None if preprocess is None else find_function("--preprocess", preprocess),
-            postprocess=None if postprocess is None else find_function("--postprocess", postprocess),
-            results=ResultOptions.parse(outputs=outputs, top_k=top_k, argmax=argmax, labels=labels, dtype=dtype),
-        ),
-        errors=ErrorOptions.parse(on_error=on_error, max_errors=max_errors),
-        config=config or {},
-        limit=limit,
-        earlier=Earlier.DELETE if restart else Earlier.KEEP,
-        commit_every_s=commit_every_s,
-        max_backups=max_backups,
-        report=report,
-        placement=PlacementOptions.parse(
-            devices=devices,
-            hint=hint,
-            precision=precision,
-            share_cores=share_cores,
-            lease_timeout_s=lease_timeout_s,
-            max_replicas=max_replicas,
-            replica_timeout_s=replica_timeout_s,
-        ),
-        address=address,
-    )
-    paths = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    return run(model, paths, output, options, watch=lambda _: None)
+    asked = parse_options(**options)
+    if output is None:
+        return _collect(model, inputs, asked)
+    return run(model, inputs, output, asked, watch=_nobody)
 
 
-def run(
-    model: PathOrUrl | ov.Model,
-    inputs: Sequence[PathOrUrl],
-    output: PathOrUrl,
-    options: ScoreOptions,
-    watch: Watch,
-) -> ScoreReport:
-    """Does what ``score`` documents, and tells ``watch`` how it goes."""
+@_spelt_out
+def iter_score(
+    model: ModelLike, inputs: Any, *, ordered: bool = True, **options: "Unpack[ScoreKeywords]"
+) -> Generator[pd.DataFrame, None, None]:
+    """Scores every row and yields the results while others are scored.
+
+    Replicas run ahead of the caller by some tens of megabytes of rows each, and then wait.  They are ended when
+    the generator is closed or goes, also by an exception in the loop; ``contextlib.closing`` says when.
+
+    Args:
+        model: as for ``score``, as are ``inputs`` and all options; there is no ``output``.
+        inputs: where the rows are.
+        ordered: yields in the order of rows; else as they are done, which needs less room and is sooner.
+        options: those of ``score``.
+
+    Yields:
+        DataFrames of some rows each, every row once: kept columns, then one column for each output of the model.
+        The index is a DataFrame's own, or the row's number among all; so it says which rows they are.
+
+    Raises:
+        As ``score``, from the first ``next`` on.
+
+    Example:
+        >>> from ovray import digits
+        >>> for scored in iter_score(digits.model_file(), digits.held_out_file(), argmax=True):  # doctest: +SKIP
+        ...     print(scored.index[0], len(scored))
+    """
+    asked = parse_options(**options)
+    asked.check_for_memory()
+    return iterate(model, inputs, asked, InOrder() if ordered else AsTheyCome())
+
+
+def run(model: ModelLike, inputs: Any, output: PathOrUrl, options: ScoreOptions, watch: Watch) -> ScoreReport:
+    """Does what ``score`` documents for a folder, and tells ``watch`` how it goes."""
     with recorded(options.report, output) as recording:
-        return _run(model, inputs, output, options, watch, recording)
+        return _fill_folder(model, inputs, output, options, watch, recording)
 
 
-def _run(
-    model: PathOrUrl | ov.Model,
-    inputs: Sequence[PathOrUrl],
-    output: PathOrUrl,
-    options: ScoreOptions,
-    watch: Watch,
-    recording: Recording,
+def _fill_folder(
+    model: ModelLike, inputs: Any, output: PathOrUrl, options: ScoreOptions, watch: Watch, recording: Recording
 ) -> ScoreReport:
     began_s = time.monotonic()
-    _check_numbers(options)
+    options.check()
     watch(Stage(text="reading the model and the inputs"))
-    graph = with_plain_types(read_model(model))
-    files = find_files(inputs)
     with ExitStack() as stack:
-        if not inspects_here(files):
-            stack.enter_context(ray_session(options.address))
-        found = inspect_all(files, rows_wanted=options.limit, on_error=options.errors.on_error)
-        data = DataSet(found, limit=options.limit)
-        rows = plan_rows(graph, data, options.rows, options.errors)
-        folder = stack.enter_context(open_folder(output))
-        workload = Workload(model=pack(graph), batch_rows=rows.batch_rows)
-        job = describe_job(workload.model, data, rows, options.changing_results)
-        taken = stack.enter_context(take_up(folder, job, data.rows, options.earlier))
-        _tally(taken, options).check()
-        plan, outcome = NOTHING_DONE
+        given = look_at(inputs, options, stack)
+        workload, plan = plan_for(model, given, options)
+        check_columns(options.result_format, plan.result_schema)
+        folder = stack.enter_context(open_folder(output, options.result_format))
+        stamps = given.stamps(plan)
+        job = describe_job(workload.model, stamps, plan, options.changing_results)
+        taken = stack.enter_context(take_up(folder, job, given.source.rows, options.earlier))
+        tally = ErrorTally(count=taken.errors, first=taken.first_error, most=options.errors.max_errors)
+        tally.check()
+        recording.tally = tally
+        ended = NOTHING_DONE
         if taken.done:
-            watch(Resumed(rows=count(taken.done), rows_total=data.rows))
+            watch(Resumed(rows=count(taken.done), rows_total=given.source.rows))
         if taken.missing:
-            recording.describe(model, inputs, job, data, taken, options.as_text)
-            plan, outcome = _score(workload, rows, data, taken, options, watch, recording)
-        commits = [(commit.start, commit.stop) for commit in outcome.commits]
-        errors = settle_folder(taken.folder, [*taken.done, *commits], data.rows)
-    return _report(plan, outcome, taken, errors, time.monotonic() - began_s)
-
-
-def _check_numbers(options: ScoreOptions) -> None:
-    if options.limit is not None and (not isinstance(options.limit, int) or options.limit < 1):
-        raise ConfigError(f"--limit {options.limit!r}: give a whole number from 1, or leave it out for all rows")
-    batch_size = options.rows.batch_size
-    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
-        raise ConfigError(f"--batch-size {batch_size!r}: give a whole number from 1, or auto")
-    if not options.commit_every_s > 0:
-        raise ConfigError(f"--commit-every {options.commit_every_s:g}: give seconds, more than 0")
-    if not isinstance(options.max_backups, int) or options.max_backups < 0:
-        raise ConfigError(f"max_backups={options.max_backups!r}: give a number of copies, 0 for none")
-
-
-def _score(  # noqa: PLR0913 (what the run has found out so far)
-    workload: Workload,
-    rows: RowPlan,
-    data: DataSet,
-    taken: TakenUp,
-    options: ScoreOptions,
-    watch: Watch,
-    recording: Recording,
-) -> tuple[Plan, Outcome]:
-    """Starts replicas and has the missing rows done."""
-    tally = _tally(taken, options)
-    watch(Stage(text="connecting to Ray"))
-    with ray_session(options.address):
-        watch(Stage(text="placing replicas"))
-        placed = place(options.placement)
-        plan = recording.plan = placed.plan
-        watch(plan)
-        inbox: Inbox = Inbox()
-        transport = RayTransport(
-            inbox,
-            owner=f"ovray score to {taken.folder.name}, driver pid {os.getpid()}",
-            lease_timeout_s=options.placement.lease_timeout_s,
-        )
-        transport.put(workload, ScoringWork(rows=rows, folder=taken.folder, errors=options.errors))
-
-        def start_of(spec: ReplicaSpec) -> ReplicaStart:
-            return ReplicaStart(spec=spec, properties=compile_properties(spec, options.config))
-
-        job = JobSubmitted(
-            job=JOB,
-            ranges=taken.missing,
-            cheap_cuts=data.cheap_cuts,
-            min_chunk_rows=rows.batch_rows,
-            max_chunk_rows=rows.max_chunk_rows,
-            max_chunk_s=CHUNK_SHARE * options.commit_every_s,
-            max_backups=options.max_backups,
-            poison=Poison.PUT_ASIDE if options.errors.on_error is OnError.RECORD else Poison.FAIL,
-        )
-        upkeep = upkeep_of(options.placement, placed.found, start_of, inbox)
-        driver = JobDriver(Scheduler(), transport, inbox, observer=recording.journal.note, upkeep=upkeep)
-        recording.replicas, recording.tally = driver.replicas, tally
-
-        def watch_errors(news: Progress) -> None:
-            watch(replace(news, errors=tally.count))
-
-        return plan, driver.run(map(start_of, plan.replicas), job, _JobRows(data, tally), watch_errors)
+            recording.describe(model, given.facts(), job, given.source.rows, taken, options.as_text)
+            filling = _Filling(workload, plan, given, taken, tally)
+            ended = filling.run(options, watch, recording)
+        commits = [(commit.start, commit.stop) for commit in ended[1].commits]
+        errors = settle_folder(taken.folder, [*taken.done, *commits], given.source.rows)
+    notes = tuple(_NOT_KNOWN_AGAIN.format(stamp.location) for stamp in stamps if stamp.digest == UNKNOWN)
+    report = _report(ended, taken, errors, time.monotonic() - began_s)
+    return replace(report, warnings=(*report.warnings, *notes))
 
 
 @dataclass(frozen=True, slots=True)
-class _JobRows:
-    """Is what the driver asks about the rows of a data set; see ``driver.job.JobRows``."""
+class _Filling:
+    """Has the missing rows of a folder done, each in a part."""
 
-    data: DataSet
+    workload: Workload
+    plan: RowPlan
+    given: Given
+    taken: TakenUp
     tally: ErrorTally
 
-    def piece(self, start: int, stop: int, verdict: str | None) -> Chunk:
-        return Chunk(start=start, stop=stop, slices=self.data.slices(start, stop), verdict=verdict)
+    def run(self, options: ScoreOptions, watch: Watch, recording: Recording) -> tuple[Plan, Outcome]:
+        source = self.given.source
+        job = how_to_cut(source, self.plan, options, max_chunk_s=CHUNK_SHARE * options.commit_every_s)
+        scoring = Scoring(
+            workload=self.workload,
+            plan=self.plan,
+            source=source,
+            sink=FolderSink(folder=self.taken.folder),
+            owner=f"ovray score to {self.taken.folder.name}",
+        )
+        flow = Flow(job)
+        put_away = PutAway(source, flow)
 
-    def name(self, start: int, stop: int) -> str:
-        return name_rows(self.data.slices(start, stop))
+        def deliver(commit: Commit, results: Any) -> None:
+            if self.given.comes_bit_by_bit:
+                put_away.deliver(commit, results)
+            self.tally.add(commit.result.errors, commit.result.first_error)
 
-    def count(self, commit: Commit) -> None:
-        self.tally.add(commit.result.errors, commit.result.first_error)
+        def watch_errors(news: News) -> None:
+            watch(replace(news, errors=self.tally.count) if isinstance(news, Progress) else news)
+
+        with _rows_of(self.given, flow, replace(job, ranges=self.taken.missing)) as supply_of:
+            return run_scoring(scoring, supply_of, deliver, options, watch_errors, recording)
 
 
-def _tally(taken: TakenUp, options: ScoreOptions) -> ErrorTally:
-    return ErrorTally(count=taken.errors, first=taken.first_error, most=options.errors.max_errors)
+def _collect(model: ModelLike, inputs: Any, options: ScoreOptions) -> Any:
+    """Has all rows done, and gives their results back."""
+    options.check_for_memory()
+    with ExitStack() as stack:
+        given = look_at(inputs, options, stack)
+        workload, plan = plan_for(model, given, options)
+        job = how_to_cut(given.source, plan, options, max_chunk_s=CHUNK_SHARE * options.commit_every_s)
+        flow = Flow(job)
+        collector = given.collector(plan, flow)
+        scoring = Scoring(
+            workload=workload, plan=collector.plan, source=given.source, sink=AnswerSink(), owner="ovray score"
+        )
+        with _rows_of(given, flow, replace(job, ranges=((0, given.source.rows),))) as supply_of:
+            ended = run_scoring(scoring, supply_of, collector.deliver, options, _nobody)
+        for text in warnings_of(*ended):
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
+        return collector.result()
 
 
-def _report(plan: Plan, outcome: Outcome, taken: TakenUp, errors: int, seconds: float) -> ScoreReport:
+@contextmanager
+def _rows_of(given: Given, flow: Flow, whole: JobSubmitted) -> Iterator[SupplyOf]:
+    """Gives all rows at once, or as they come while the block runs."""
+    if not given.comes_bit_by_bit:
+        yield lambda *_: AllAtOnce(whole)
+        return
+    given.pour(flow)
+    try:
+        yield flow.open
+    finally:
+        flow.stop()  # whoever fetches rows need not go on
+
+
+def _nobody(_: object) -> None:
+    """Is told how things stand where nobody looks."""
+
+
+def _report(ended: tuple[Plan, Outcome], taken: TakenUp, errors: int, seconds: float) -> ScoreReport:
+    plan, outcome = ended
     table = pd.DataFrame(
         [_replica_row(spec, outcome) for spec in outcome.specs if spec.id in outcome.reports],
         columns=list(REPLICA_COLUMNS),
     )
-    failures = tuple(
-        f"{replica} did not take part to the end: {error}" for replica, error in outcome.failures.items()
-    )
     resumed_rows = count(taken.done) - taken.errors
-    rows = count(taken.missing) - (errors - taken.errors)
+    rows = count((commit.start, commit.stop) for commit in outcome.commits) - (errors - taken.errors)
     return ScoreReport(
         rows=resumed_rows + rows,
         seconds=seconds,
@@ -396,7 +362,7 @@ def _report(plan: Plan, outcome: Outcome, taken: TakenUp, errors: int, seconds: 
         resumed_rows=resumed_rows,
         output=taken.folder.name,
         replicas=table,
-        warnings=(*plan.warnings, *failures),
+        warnings=warnings_of(plan, outcome),
     )
 
 

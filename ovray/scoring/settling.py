@@ -12,7 +12,7 @@ from ovray.scoring.done_rows import Range, choose, count_errors, missing, whole
 from ovray.scoring.error_files import keep_error_files
 from ovray.scoring.files import one_line
 from ovray.scoring.notes import read_note, write_note
-from ovray.scoring.parts import OutputFolder, delete_parts, list_parts, part_name, remove_unfinished
+from ovray.scoring.parts import OutputFolder, delete_parts, list_parts, remove_unfinished
 from ovray.scoring.taking_up import SUCCESS_NAME
 
 
@@ -46,12 +46,13 @@ def settle_folder(folder: OutputFolder, ranges: Sequence[Range], rows: int) -> i
         found = whole(folder, wanted)
         gone = sorted(set(wanted) - {part.rows for part in found})
         if gone:
+            first = folder.part_name(*gone[0])
             raise DataError(
                 f"{len(gone)} parts of the result are gone from {folder.name!r} or were damaged since they were"
-                f" written, the first is {part_name(*gone[0])}; nothing else may change this folder while ovray"
+                f" written, the first is {first}; nothing else may change this folder while ovray"
                 " writes to it; the same command again scores their rows"
             )
-        keep_error_files(folder, {part.errors.name for part in found if part.errors is not None})
+        keep_error_files(folder, [part.rows for part in found if part.errors])
         if read_note(folder, SUCCESS_NAME) is None:
             write_note(folder, SUCCESS_NAME, b"")
     except (OSError, pa.ArrowException) as error:

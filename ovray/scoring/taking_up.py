@@ -15,12 +15,19 @@ import pyarrow as pa
 from ovray.errors import ConfigError, DataError
 from ovray.scoring.bad_rows import FirstError
 from ovray.scoring.done_rows import Range, WholePart, choose, count_errors, missing, whole
-from ovray.scoring.error_files import first_error, keep_error_files, remove_unfinished_errors
+from ovray.scoring.error_files import first_error, keep_error_files
 from ovray.scoring.fence import take_over
 from ovray.scoring.files import one_line
 from ovray.scoring.job_record import RECORD_NAME, JobRecord
 from ovray.scoring.notes import delete_note, read_note, write_note
-from ovray.scoring.parts import OutputFolder, delete_parts, list_parts, remove_unfinished
+from ovray.scoring.parts import (
+    OutputFolder,
+    delete_all_parts,
+    delete_parts,
+    list_all_parts,
+    list_parts,
+    remove_unfinished,
+)
 
 #: The file that says that every row is there.
 SUCCESS_NAME = "_SUCCESS"
@@ -95,11 +102,11 @@ def _make_ready(folder: OutputFolder, job: JobRecord, rows: int, earlier: Earlie
     """Makes a folder be of this job; returns what is done."""
     if earlier is Earlier.DELETE:
         delete_note(folder, SUCCESS_NAME)
-        delete_parts(folder, list_parts(folder))
+        delete_all_parts(folder)
         keep_error_files(folder, ())
     # Once more: a part of an earlier run may have been added until the fence was taken over.
     _check_same_job(folder, job)
-    if not list_parts(folder):
+    if not list_all_parts(folder):
         delete_note(folder, SUCCESS_NAME)
         write_note(folder, RECORD_NAME, job.to_json())
     remove_unfinished(folder)
@@ -111,7 +118,7 @@ def _make_ready(folder: OutputFolder, job: JobRecord, rows: int, earlier: Earlie
 
 def _check_same_job(folder: OutputFolder, job: JobRecord) -> None:
     """Refuses to mix jobs; a record without a row binds nobody."""
-    if not list_parts(folder):
+    if not list_all_parts(folder):
         return
     text = read_note(folder, RECORD_NAME)
     if text is None:
@@ -133,27 +140,27 @@ def _refusal(folder: OutputFolder, why: str) -> ConfigError:
 
 
 def _find_done(folder: OutputFolder, rows: int) -> tuple[WholePart, ...]:
-    """Returns what is done; deletes parts that are broken or within others, and errors that no part names."""
+    """Returns what is done; deletes parts that are broken or within others, and errors without their part."""
     found = list_parts(folder)
     parts = {part.rows: part for part in whole(folder, [one for one in found if one[1] <= rows])}
     done = tuple(parts[one] for one in choose(parts))
     delete_parts(folder, sorted(set(found) - {part.rows for part in done}))
-    keep_error_files(folder, {part.errors.name for part in done if part.errors is not None})
+    keep_error_files(folder, [part.rows for part in done if part.errors])
     return done
 
 
 def _first_error(folder: OutputFolder, parts: Sequence[WholePart]) -> FirstError | None:
     for part in parts:
-        if part.errors is not None:
-            return FirstError(row=part.rows[0], text=first_error(folder, part.errors))
+        if part.errors:
+            return FirstError(row=part.rows[0], text=first_error(folder, part.rows))
     return None
 
 
 def _keep_what_is_complete(folder: OutputFolder) -> None:
     remove_unfinished(folder)
-    remove_unfinished_errors(folder)
-    if not list_parts(folder):
-        keep_error_files(folder, ())
+    parts = list_all_parts(folder)
+    keep_error_files(folder, parts)
+    if not parts:
         delete_note(folder, RECORD_NAME)
 
 

@@ -10,16 +10,20 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 import ray
 
 from ovray.driver.job import Progress
 from ovray.driver.placement import PlacementOptions
-from ovray.replica.engine import Engine
 from ovray.scoring import parts, score
-from ovray.scoring.chunk import ChunkScorer, ScoringWork
+from ovray.scoring.bad_rows import BadRows
+from ovray.scoring.kept import KeptColumns
+from ovray.scoring.options import ScoreOptions
 from ovray.scoring.parts import OutputFolder
 from ovray.scoring.row_plan import RowOptions
+from ovray.scoring.running import News, Stage
+from ovray.scoring.sinks import FolderSink, Stored
 from ovray.scoring.taking_up import TakenUp
 from tests.benchmarks.works import Work
 
@@ -35,7 +39,7 @@ def seconds_without(work: Work, output: Path, devices: str) -> float:
         ("open_folder", _open_folder),
         ("take_up", _take_up),
         ("settle_folder", lambda folder, ranges, rows: 0),
-        ("ScoringWork", _PlainWork),
+        ("FolderSink", _PlainSink),
     ):
         setattr(score, name, stand_in)
     return _seconds(work, output, devices)
@@ -44,14 +48,14 @@ def seconds_without(work: Work, output: Path, devices: str) -> float:
 def _seconds(work: Work, output: Path, devices: str) -> float:
     moments: dict[str, float] = {}
 
-    def watch(news: score.News) -> None:
+    def watch(news: News) -> None:
         now_s = time.perf_counter()
-        if isinstance(news, score.Stage):
+        if isinstance(news, Stage):
             moments.setdefault(news.text, now_s)
         elif isinstance(news, Progress) and news.running_s:
             moments.setdefault("running", now_s - news.running_s)
 
-    options = score.ScoreOptions(
+    options = ScoreOptions(
         rows=RowOptions(inputs=("x",)),
         placement=PlacementOptions.parse(
             devices=devices, hint="THROUGHPUT", precision=None, share_cores=False, lease_timeout_s=30.0
@@ -76,12 +80,12 @@ def _take_up(folder: OutputFolder, job: object, rows: int, earlier: object) -> I
     yield TakenUp(folder=folder, done=(), missing=((0, rows),))
 
 
-class _PlainWork(ScoringWork):
-    """Is opened in a replica, and has that write plainly."""
+class _PlainSink(FolderSink):
+    """Has a replica write plainly."""
 
-    def open(self, engine: Engine) -> ChunkScorer:
+    def store(self, bad: BadRows, kept: KeptColumns, results: pa.RecordBatch) -> Stored:
         parts._RenamedFile = _PlainFile  # type: ignore[misc,assignment]
-        return super().open(engine)
+        return super().store(bad, kept, results)
 
 
 class _PlainFile:

@@ -77,6 +77,18 @@ def a_half_model() -> ov.Model:
     return ov.Model([_output("half", ops.convert(x, "f16")), _output("bytes", ops.convert(x, "u8"))], [x], "half")
 
 
+def a_wide_sum(width: int) -> ov.Model:
+    """``x`` f32[?,width] in; ``sum`` f32[?,1] out: next to no work, however much there is to read."""
+    x = _input("x", ov.Type.f32, [-1, width])
+    return ov.Model([_output("sum", ops.reduce_sum(x, [1], keep_dims=True))], [x], "wide_sum")
+
+
+def a_wide_double(width: int) -> ov.Model:
+    """``x`` f32[?,width] in; ``double`` f32[?,width] out: as much to write as there is to read."""
+    x = _input("x", ov.Type.f32, [-1, width])
+    return ov.Model([_output("double", ops.multiply(x, np.float32(2)))], [x], "wide_double")
+
+
 def an_echo_model() -> ov.Model:
     """``text`` string[?] in; ``echo`` string[?] out."""
     text = _input("text", ov.Type.string, [-1])

@@ -16,8 +16,10 @@ from ovray.scoring.dataset import DataSet
 from ovray.scoring.folder_lock import open_folder
 from ovray.scoring.job_record import JobRecord
 from ovray.scoring.on_error import ErrorOptions
+from ovray.scoring.reading import read_sample
 from ovray.scoring.row_plan import RowOptions, RowPlan, plan_rows
 from ovray.scoring.settling import settle_folder
+from ovray.scoring.sinks import FolderSink
 from ovray.scoring.taking_up import Earlier, TakenUp, take_up
 from tests.data_builders import a_data_set
 
@@ -45,12 +47,12 @@ def scoring(
 ) -> Iterator[Scoring]:
     """Take up a folder and compile a model for it."""
     data = a_data_set(*inputs, on_error=errors.on_error)
-    plan = plan_rows(model, data, options, errors)
+    plan = plan_rows(model, data, read_sample(data, errors), options, errors.on_error)
     properties = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": "1"}
     engine = OpenVINOEngine(model, "CPU", properties, plan.batch_rows)
     try:
         with open_folder(output) as folder, take_up(folder, ANY_JOB, data.rows, Earlier.KEEP) as taken:
-            work = ScoringWork(rows=plan, folder=taken.folder, errors=errors)
+            work = ScoringWork(rows=plan, sink=FolderSink(folder=taken.folder), errors=errors)
             yield Scoring(data=data, plan=plan, taken=taken, scorer=ChunkScorer(work, engine))
     finally:
         engine.close()

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from ray.cluster_utils import Cluster
@@ -34,7 +35,16 @@ CPUS = sorted(os.sched_getaffinity(0))[:2]
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def lease_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Gives the folder of leases, in which replicas find it: in the environment of their Ray."""
+    with pytest.MonkeyPatch.context() as environment:
+        folder = tmp_path_factory.mktemp("leases")
+        environment.setenv("OVRAY_LEASE_DIR", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def address(lease_folder: Path) -> Iterator[str]:
     """Gives a Ray that outlives the drivers, as a cluster does: what they leave behind goes on."""
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": len(CPUS), "include_dashboard": False})
     try:
@@ -44,7 +54,7 @@ def address() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(address: str, tmp_path_factory: pytest.TempPathFactory) -> ScoringJob:
+def undisturbed(address: str, lease_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ScoringJob:
     """Gives a job that was left in peace."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_numbered_digits(folder / "in.parquet", rows=ROWS)
@@ -52,7 +62,7 @@ def undisturbed(address: str, tmp_path_factory: pytest.TempPathFactory) -> Scori
         input=folder / "in.parquet",
         output=folder / "out",
         address=address,
-        lease_folder=folder,
+        lease_folder=lease_folder,
         devices=",".join(f"CPU@{cpu}" for cpu in CPUS),
     )
     assert job.finish()["resumed_rows"] == 0
@@ -62,7 +72,7 @@ def undisturbed(address: str, tmp_path_factory: pytest.TempPathFactory) -> Scori
 
 @pytest.fixture
 def job(undisturbed: ScoringJob, tmp_path: Path) -> ScoringJob:
-    return replace(undisturbed, output=tmp_path / "out", lease_folder=tmp_path)
+    return replace(undisturbed, output=tmp_path / "out")
 
 
 @pytest.fixture
@@ -101,23 +111,46 @@ def test_a_driver_killed_again_and_again_loses_no_row_and_writes_none_twice(
     assert_same_rows(job, undisturbed)
 
 
+@pytest.mark.parametrize("at_once", range(1, len(CPUS) + 1))
 def test_a_driver_whose_replicas_are_killed_goes_on_or_is_carried_on(
-    job: ScoringJob, undisturbed: ScoringJob
+    job: ScoringJob, undisturbed: ScoringJob, at_once: int
 ) -> None:
     chance = random.Random(SEED)
     print(f"OVRAY_TEST_SEED={SEED}")
-    for at_once in range(1, len(CPUS) + 1):
-        with running(job) as driver:
-            job.wait_for_parts(driver, len(job.parts()) + chance.randint(1, 4))
-            replicas = {owner.pid for owner in CoreLeases(job.lease_folder).held().values()}
-            for pid in sorted(replicas)[:at_once]:
-                os.kill(pid, signal.SIGKILL)
-            driver.communicate(timeout=DEADLINE_S)
-            assert driver.returncode in (0, 1)
+    with running(job) as driver:
+        job.wait_for_parts(driver, chance.randint(1, 4))
+        replicas = {owner.pid for owner in CoreLeases(job.lease_folder).held().values()}
+        assert len(replicas) >= at_once, "the job was over before its replicas could be killed"
+        for pid in sorted(replicas)[:at_once]:
+            os.kill(pid, signal.SIGKILL)
+        driver.communicate(timeout=DEADLINE_S)
+        assert driver.returncode in (0, 1)
 
     job.finish()
 
     assert_same_rows(job, undisturbed)
+
+
+@pytest.mark.parametrize("result_format", ["csv", "arrow"])
+def test_a_killed_job_in_another_format_is_carried_on(
+    job: ScoringJob, undisturbed: ScoringJob, result_format: str
+) -> None:
+    options = ("--format", result_format, "--rows-per-file", "97")
+    with running(job, *options) as driver:
+        job.wait_for_parts(driver, random.Random(SEED).randint(3, 30))
+        driver.kill()
+
+    report = job.finish(*options)
+
+    files = [job.output / name for name in job.parts()]
+    rows = pa.dataset.dataset(files, format=result_format).to_table()
+    assert 0 < report["resumed_rows"] < ROWS
+    assert rows["number"].to_pylist() == list(range(ROWS))
+    assert rows["digit"].equals(undisturbed.rows()["digit"])
+    assert all(
+        stop <= start // 97 * 97 + 97 for start, stop in (map(int, file.stem[5:].split("-")) for file in files)
+    )
+    assert {path.name for path in job.output.iterdir()} == {"_SUCCESS", "_ovray.json", *job.parts()}
 
 
 def test_the_same_command_again_does_nothing(job: ScoringJob, undisturbed: ScoringJob) -> None:
@@ -192,8 +225,8 @@ def test_parts_follow_each_other_as_often_as_was_asked(job: ScoringJob) -> None:
 class running:  # noqa: N801 (reads as a statement)
     """Holds a driver that ends with the block, whatever happens in it."""
 
-    def __init__(self, job: ScoringJob) -> None:
-        self._driver = job.start()
+    def __init__(self, job: ScoringJob, *options: str) -> None:
+        self._driver = job.start(*options)
 
     def __enter__(self) -> "subprocess.Popen[str]":
         return self._driver

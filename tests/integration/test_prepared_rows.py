@@ -21,6 +21,7 @@ from ovray.scoring.files import find_files
 from ovray.scoring.inspection import inspect_all
 from ovray.scoring.on_error import ErrorOptions
 from ovray.scoring.preparation import GraphSteps
+from ovray.scoring.reading import read_sample
 from ovray.scoring.row_plan import RowOptions, RowPlan, plan_rows
 from tests.integration import models
 from tests.integration.scored import TOLERANCE, as_array, plain_openvino, scores_in
@@ -65,7 +66,8 @@ def score(model: Any, file: Path, output: Path, **options: Any) -> pa.Table:
 def planned(model: ov.Model, file: Path, **options: Any) -> tuple[RowPlan, ov.Model]:
     data = DataSet(inspect_all(find_files([file]), rows_wanted=None))
     graph = model.clone()
-    return plan_rows(graph, data, RowOptions(steps=GraphSteps.parse(**options)), ErrorOptions()), graph
+    sample = read_sample(data, ErrorOptions())
+    return plan_rows(graph, data, sample, RowOptions(steps=GraphSteps.parse(**options))), graph
 
 
 class TestPreparationInTheGraph:

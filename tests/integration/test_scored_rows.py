@@ -21,7 +21,8 @@ from ovray.devices.leases import CoreLeases, Lease
 from ovray.driver.job import Progress
 from ovray.driver.placement import PlacementOptions
 from ovray.replica.pinning import thread_affinities
-from ovray.scoring.score import ScoreOptions, run
+from ovray.scoring.options import ScoreOptions
+from ovray.scoring.score import run
 from tests.integration import models
 from tests.integration.scored import TOLERANCE, as_array, parts_of, plain_openvino, scores_in
 
@@ -344,7 +345,9 @@ class TestReplicasWhileRowsFlow:
             assert set(threads.values()) == {cores[pid]}
         assert (report.replicas["rows"] > 0).all()
 
-    def test_work_of_a_killed_replica_moves_to_the_other(self, rows_file: Path, tmp_path: Path) -> None:
+    def test_work_of_a_killed_replica_is_done_by_the_other_or_by_its_successor(
+        self, rows_file: Path, tmp_path: Path
+    ) -> None:
         held: list[int] = []
         victims: list[int] = []
 
@@ -357,10 +360,7 @@ class TestReplicasWhileRowsFlow:
 
         assert min(held) > 0, "whichever was killed held rows"
         assert scores_in(tmp_path / "scores")["id"].to_pylist() == list(range(self.ROWS))
-        (victim,) = report.replicas[report.replicas["pid"] == victims[0]].itertuples()
-        assert 0 <= victim.rows < self.ROWS
         assert report.replicas["rows"].sum() == self.ROWS
-        assert any(victim.id in warning for warning in report.warnings)
 
 
 class TestCoresThatOthersHold:

@@ -54,6 +54,7 @@ class Cluster:
             "TMPDIR": str(self.local / "tmp"),
             "HOME": str(self.local),
             "OVRAY_LEASE_DIR": str(self.local / "tmp"),
+            "OVRAY_TEST_SHARED": str(self.shared),
         }
         self._switch = Switch()
         self.head = self._add("head", ["--head", f"--port={_PORT}", "--include-dashboard=false"], cpus=0)
@@ -79,7 +80,10 @@ class Cluster:
         return (host or self.head).start(command, {**self._environment, **(environment or {})}, stdout, stderr)
 
     def remove(self, host: Host) -> None:
+        """End a host in a way that Ray notices at once."""
         del self.hosts[host.name]
+        host.link_up()
+        host.kill_all_processes()
         host.close()
 
     def set_up(self, names: Sequence[str]) -> None:

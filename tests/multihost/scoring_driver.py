@@ -15,8 +15,10 @@ from ovray.driver.job import Progress
 from ovray.driver.placement import PlacementOptions
 from ovray.errors import OvrayError
 from ovray.scoring.on_error import ErrorOptions
+from ovray.scoring.options import ScoreOptions
 from ovray.scoring.row_plan import RowOptions
-from ovray.scoring.score import ScoreOptions, Stage, run
+from ovray.scoring.running import Stage
+from ovray.scoring.score import run
 from ovray.scoring.user_functions import find_function
 
 #: Lines come no more often than this.
@@ -72,7 +74,7 @@ def main() -> int:
             lease_timeout_s=30.0,
             replica_timeout_s=job["replica_timeout_s"],
         ),
-        errors=ErrorOptions.parse(on_error=job.get("on_error", "raise"), max_errors=None),
+        errors=ErrorOptions.parse(on_error=job["on_error"], max_errors=None),
         address=job["address"],
         commit_every_s=job["commit_every_s"],
     )

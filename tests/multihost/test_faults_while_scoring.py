@@ -173,7 +173,7 @@ def test_a_link_that_is_down_for_five_seconds_holds_up_nobody_else(cluster: Clus
 
 def test_a_link_that_stays_down_is_done_without(cluster: Cluster, job: JobOnHosts) -> None:
     victim = cluster.hosts["w2"]
-    with ScoringLoad(cluster, job) as load:
+    with ScoringLoad(cluster, replace(job, devices=FAST_DEVICES)) as load:
         wait_until_all_work(load)
         holds_work_now(load, replica_on(victim))
 
@@ -341,7 +341,9 @@ def test_a_host_that_joins_gets_replicas(cluster: Cluster, job: JobOnHosts) -> N
         known_s = time.monotonic()
 
         works = load.wait_for(lambda standing: standing.holds_work(f"{joined.name}/CPU.0#0"), since_s=at_s)
+        (cluster.shared / "hurry").touch()
         count = load.finish()
+    (cluster.shared / "hurry").unlink()
 
     assert (count.lost, count.twice) == (0, 0)
     works_s = works.at_s - known_s

@@ -74,6 +74,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.request_of: dict[DispatchId, RequestId] = {}
         self.open_jobs: dict[JobId, set[int]] = {}
         self.chunk_of: dict[DispatchId, tuple[JobId, int, int]] = {}
+        #: What the jobs are cut at.
+        self.multiples: dict[JobId, int | None] = {}
         self.number = 0
 
     @initialize(policy=st.sampled_from(SchedulePolicy), bound=st.integers(1, 6), seed=st.integers(0, 99))
@@ -156,11 +158,18 @@ class SchedulerMachine(RuleBasedStateMachine):
         lengths=st.lists(st.integers(0, 40), max_size=3),
         gap=st.integers(0, 5),
         cheap_cuts=st.lists(st.integers(0, 100), max_size=4).map(lambda cuts: tuple(sorted(cuts))),
+        multiple=st.sampled_from([None, None, 1, 7]),
         min_chunk_rows=st.integers(1, 9),
         max_backups=st.integers(0, 2),
     )
     def job_submitted(
-        self, lengths: list[int], gap: int, cheap_cuts: tuple[int, ...], min_chunk_rows: int, max_backups: int
+        self,
+        lengths: list[int],
+        gap: int,
+        cheap_cuts: tuple[int, ...],
+        multiple: int | None,
+        min_chunk_rows: int,
+        max_backups: int,
     ) -> None:
         self.number += 1
         ranges, start = [], gap
@@ -168,12 +177,14 @@ class SchedulerMachine(RuleBasedStateMachine):
             ranges.append((start, start + length))
             start += length + gap
         job = JobId(self.number)
+        self.multiples[job] = multiple
         self.open_jobs[job] = {row for first, stop in ranges for row in range(first, stop)}
         self.tell(
             JobSubmitted(
                 job=job,
                 ranges=tuple(ranges),
                 cheap_cuts=cheap_cuts,
+                cut_multiple=multiple,
                 min_chunk_rows=min_chunk_rows,
                 max_backups=max_backups,
             )
@@ -249,6 +260,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     def obey_send_chunk(self, command: SendChunk) -> None:
         assert command.job in self.open_jobs
         assert command.start < command.stop
+        multiple = self.multiples[command.job]
+        assert multiple is None or command.start // multiple == (command.stop - 1) // multiple
         self.chunk_of[command.dispatch] = (command.job, command.start, command.stop)
         self.send(command.replica, command.dispatch, "chunk")
 

@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ovray.core.ids import DispatchId, ReplicaId
 from ovray.devices.records import ReplicaSpec
 from ovray.driver.messages import Gone, Replied, Started, StartFailed
 from ovray.driver.transport import Inbox
-from ovray.errors import DataError, ReplicaError
+from ovray.errors import DataError, OvrayError, ReplicaError
 from ovray.replica.engine import BatchVerdict, EngineInfo
 from ovray.replica.envelope import Envelope, Reply, Request
 from ovray.replica.workload import ReplicaReport
@@ -70,10 +71,16 @@ class AnsweringTransport:
     def probe(self, replica: ReplicaId) -> None:
         return
 
+    def ask(self, replica: ReplicaId, question: str, *arguments: Any) -> Future[Any]:
+        raise AssertionError("nobody asks")
+
     def stop(self, replica: ReplicaId) -> None:
         mail = self._mail.pop(replica, None)
         if mail is not None:
             mail.put(None)
+
+    def explain(self, error: OvrayError) -> OvrayError:
+        return error
 
     def close(self) -> None:
         self.is_closed = True

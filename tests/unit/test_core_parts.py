@@ -97,7 +97,26 @@ def test_a_warm_up_counts_like_one_completion() -> None:
 def test_cuts_go_to_where_they_are_cheap(start: int, rows: int, stop: int) -> None:
     job = a_job(1000, cheap_cuts=(200, 500), min_chunk_rows=10)
 
-    assert chunking.cut_at(job, start, 1000, rows) == stop
+    assert chunking.cut_at(job, start, 1000, rows, longest=1000) == stop
+
+
+@pytest.mark.parametrize(
+    ("start", "rows", "longest", "stop"),
+    [
+        (0, 7, 100, 100),  # a smaller chunk was wanted: the next multiple is near enough
+        (0, 400, 1000, 100),  # a longer one was wanted
+        (250, 7, 100, 300),  # what an earlier run had left of a file
+        (0, 7, 99, 7),  # to the next multiple would take too long
+        (95, 7, 7, 100),  # never beyond it
+        (1000, 7, 100, 1050),  # the end comes first
+    ],
+)
+def test_a_job_that_is_cut_at_multiples_goes_to_the_next_one_and_never_beyond(
+    start: int, rows: int, longest: int, stop: int
+) -> None:
+    job = a_job(1050, cut_multiple=100, cheap_cuts=(120, 1020))
+
+    assert chunking.cut_at(job, start, 1050, rows, longest) == stop
 
 
 FORBIDDEN = {"ray", "openvino", "numpy", "threading", "asyncio", "time", "datetime", "os", "socket", "subprocess"}

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,12 +13,15 @@ from ovray.errors import ConfigError, DataError
 from ovray.scoring.bad_rows import BadRows, Stage
 from ovray.scoring.chunk_part import write_chunk
 from ovray.scoring.done_rows import Range
-from ovray.scoring.error_files import error_table, write_error_file
+from ovray.scoring.error_files import error_table, finished_errors
 from ovray.scoring.error_tally import ErrorTally
+from ovray.scoring.folder_lock import open_folder
 from ovray.scoring.kept import KeptColumns
+from ovray.scoring.new_files import NewFile, _RenamedFile
 from ovray.scoring.on_error import ErrorOptions, OnError
 from ovray.scoring.parts import OutputFolder, part_name
 from ovray.scoring.records import FileRef, Format, Slice
+from ovray.scoring.result_formats import ResultFormat
 from ovray.scoring.settling import settle_folder
 from ovray.scoring.taking_up import Earlier, take_up
 from tests.unit.test_taking_up_folders import JOB, OTHER_JOB, ROWS, look, opened
@@ -45,7 +49,8 @@ def write(folder: OutputFolder, rows: Range, bad: Sequence[int]) -> None:
 
 def write_errors_only(folder: OutputFolder, rows: Range, bad: Sequence[int]) -> None:
     """Do what a replica does that is killed before its part has its name."""
-    write_error_file(folder, rows, error_table(account(*rows, bad).table(), pa.schema([]), []))
+    with finished_errors(folder, rows, error_table(account(*rows, bad).table(), pa.schema([]), [])) as errors:
+        errors.file.appear()
 
 
 def error_files(path: Path) -> list[str]:
@@ -93,24 +98,82 @@ def test_a_replica_killed_before_its_part_appeared_leaves_no_errors_twice(tmp_pa
     check(tmp_path, [2, 7])
 
 
-@pytest.mark.parametrize("winner", [[2], [7], []])
-def test_of_two_copies_of_a_chunk_that_find_other_rows_bad_one_counts(tmp_path: Path, winner: list[int]) -> None:
-    # 1. a copy appears whole  2. another writes its errors  3. its part replaces the first one's
+@pytest.mark.parametrize(("late", "counts"), [([2], [2, 3]), ([7, 8], [2, 3]), ([], [])])
+def test_of_two_copies_of_a_chunk_that_find_other_rows_bad_one_counts(
+    tmp_path: Path, late: list[int], counts: list[int]
+) -> None:
+    # 1. a copy appears whole  2. another comes later: a part without errors may replace it, a pair of files not
     with opened(tmp_path) as taken:
         write(taken.folder, (0, ROWS), [2, 3])
-        write(taken.folder, (0, ROWS), winner)
-        settle_folder(taken.folder, [(0, ROWS)], ROWS)
+        write(taken.folder, (0, ROWS), late)
+        assert settle_folder(taken.folder, [(0, ROWS)], ROWS) == len(counts)
 
-    check(tmp_path, winner)
+    check(tmp_path, counts)
 
 
-def test_a_copy_killed_between_its_errors_and_its_part_changes_nothing(tmp_path: Path) -> None:
-    with opened(tmp_path) as taken:
+def test_copies_with_other_bad_rows_that_appear_at_once_are_not_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 1. a copy's errors appear  2. another copy wants to be faster  3. the first one's part appears
+    with opened(tmp_path) as taken, ThreadPoolExecutor(max_workers=1) as thread:
+        others: list[Future[None]] = []
+
+        def appear(file: NewFile) -> None:
+            appears(file)
+            if not others:
+                others.append(thread.submit(write, taken.folder, (0, ROWS), [7]))
+                wait(others, timeout=0.3)
+
+        appears = _RenamedFile.appear
+        monkeypatch.setattr(_RenamedFile, "appear", appear)
         write(taken.folder, (0, ROWS), [2])
+        others[0].result(60)
+        assert settle_folder(taken.folder, [(0, ROWS)], ROWS) == 1
+
+    check(tmp_path, [2])
+
+
+def test_errors_that_a_killed_replica_left_are_replaced_by_those_of_the_next_copy(tmp_path: Path) -> None:
+    with opened(tmp_path) as taken:
         write_errors_only(taken.folder, (0, ROWS), [7])
+        write(taken.folder, (0, ROWS), [2])
         settle_folder(taken.folder, [(0, ROWS)], ROWS)
 
     check(tmp_path, [2])
+
+
+def test_errors_that_a_killed_replica_left_do_not_count_beside_a_part_that_lacks_no_row(tmp_path: Path) -> None:
+    with opened(tmp_path) as taken:
+        write_errors_only(taken.folder, (0, ROWS), [7])
+        write(taken.folder, (0, ROWS), [])
+        assert settle_folder(taken.folder, [(0, ROWS)], ROWS) == 0
+
+    check(tmp_path, [])
+
+
+@pytest.mark.parametrize("result_format", ResultFormat)
+def test_errors_belong_to_parts_of_every_format(tmp_path: Path, result_format: ResultFormat) -> None:
+    with open_folder(tmp_path, result_format) as folder:
+        with take_up(folder, JOB, ROWS, Earlier.KEEP) as taken:
+            write(taken.folder, (0, 4), [1, 3])
+            write_errors_only(taken.folder, (4, ROWS), [5])
+        with take_up(folder, JOB, ROWS, Earlier.KEEP) as taken:
+            assert (taken.done, taken.errors) == (((0, 4),), 2)
+            assert error_files(tmp_path) == [part_name(0, 4)]
+            write(taken.folder, (4, ROWS), [])
+            assert settle_folder(taken.folder, [(0, 4), (4, ROWS)], ROWS) == 2
+
+    assert bad_rows(tmp_path) == [1, 3]
+
+
+def test_a_job_that_a_folder_of_another_refuses_leaves_its_errors(tmp_path: Path) -> None:
+    with open_folder(tmp_path, ResultFormat.CSV) as folder, take_up(folder, JOB, ROWS, Earlier.KEEP) as taken:
+        write(taken.folder, (0, 4), [1])
+
+    with pytest.raises(ConfigError, match="has results of another job"), opened(tmp_path, OTHER_JOB):
+        pass
+
+    assert error_files(tmp_path) == [part_name(0, 4)]
 
 
 def test_a_killed_run_s_errors_stay_with_its_parts_and_no_others(tmp_path: Path) -> None:
@@ -119,7 +182,7 @@ def test_a_killed_run_s_errors_stay_with_its_parts_and_no_others(tmp_path: Path)
         write(taken.folder, (0, 4), [1])
         write(taken.folder, (1, 3), [2])
         write_errors_only(taken.folder, (4, ROWS), [5])
-        (tmp_path / "_errors" / ".errors-0-1.parquet.0123").touch()
+        (tmp_path / "_errors" / f".{part_name(0, 1)}.0123").touch()
         record = (tmp_path / "_ovray.json").read_bytes()
     (tmp_path / "_ovray.json").write_bytes(record)
 

@@ -5,7 +5,7 @@ import pytest
 from ovray.devices.cpulist import format_cpu_list
 from ovray.devices.grammar import parse
 from ovray.devices.plan import PlanOptions, make_plan
-from ovray.devices.records import CoreSharing, Hint, Host, Measurement, Plan
+from ovray.devices.records import CoreSharing, Hint, Host, Measurement, OpenVINODevice, Plan
 from tests.fixtures.hosts import CPU, GPU, NPU, OLD_CPU, TWO_GPUS, a_host
 from tests.fixtures.sysfs import (
     HYBRID_CLIENT,
@@ -175,7 +175,7 @@ def test_cores_that_cannot_be_divided_equally_stay_idle_and_are_told() -> None:
             "MULTI",
             ["big/GPU.0#0", "big/GPU.1#0", "small/GPU#0", "small/NPU#0", "big/CPU.0#0 0-7", "small/CPU.0#0 0-7"],
         ),
-        ("AUTO:-CPU,-GPU", ["small/NPU#0"]),
+        ("MULTI:-CPU,-GPU", ["small/NPU#0"]),
         ("GPU,-big/GPU.0", ["big/GPU.1#0", "small/GPU#0"]),
         ("CPU,-small/CPU", ["big/CPU.0#0 0-7"]),
     ],
@@ -391,3 +391,28 @@ def test_a_plan_becomes_a_data_frame_with_its_warnings_beside_it() -> None:
 
     assert list(frame["id"]) == ["node-a/CPU.0#0"]
     assert frame.attrs["warnings"] == ["the CPU quota of node-a (2.5) allows 2 CPUs: 2 of 8 cores used"]
+
+
+IGPU_AND_DGPU = (
+    OpenVINODevice(name="GPU.0", precision="f16", type="integrated"),
+    OpenVINODevice(name="GPU.1", precision="f16", type="discrete"),
+)
+
+
+@pytest.mark.parametrize(
+    ("devices", "ranks"),
+    [
+        ("AUTO", [("GPU.1", 0), ("GPU.0", 1), ("CPU.0", 3)]),
+        ("AUTO:-GPU.1", [("GPU.0", 1), ("CPU.0", 3)]),
+        ("MULTI", [("GPU.1", 0), ("GPU.0", 1), ("NPU", 2), ("CPU.0", 3)]),
+        ("AUTO:CPU,GPU", [("CPU.0", 0), ("GPU.0", 1), ("GPU.1", 1)]),
+        ("AUTO:NPU,SIM,SIM?ms=2", [("NPU", 0), ("SIM", 1), ("SIM", 2)]),
+        ("AUTO:GPU.1,NPU,-CPU", [("GPU.1", 0), ("NPU", 1)]),
+    ],
+)
+def test_devices_rank_as_listed_or_as_openvinos_auto_ranks_them(
+    devices: str, ranks: list[tuple[str, int]]
+) -> None:
+    result = plan(devices, a_host(ONE_SOCKET, devices=(CPU, NPU, *IGPU_AND_DGPU)))
+
+    assert [(spec.device, spec.rank) for spec in result.replicas] == ranks

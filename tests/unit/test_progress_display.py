@@ -16,7 +16,7 @@ from ovray.core.ledger import Counters, ReplicaState
 from ovray.core.snapshot import ReplicaSnapshot, Snapshot
 from ovray.driver.job import Progress
 from ovray.errors import ReplicaError
-from ovray.scoring.score import Resumed
+from ovray.scoring.running import Resumed
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S.*")
 

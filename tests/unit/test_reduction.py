@@ -55,7 +55,7 @@ def test_argmax_gives_a_class_and_with_labels_its_name() -> None:
     results, reductions = planned(SCORES, argmax=True, labels=list("abcde"))
 
     made = reduce({"scores": np.eye(5, dtype=np.float32)[[3, 0]]}, reductions, 2)
-    assert described(results) == [("scores_class", (None, 1), "i32"), ("scores_label", (None, 1), "string")]
+    assert described(results) == [("scores_class", (None,), "i32"), ("scores_label", (None,), "string")]
     assert made["scores_class"].tolist() == [[3], [0]]
     assert made["scores_label"].tolist() == [["d"], ["a"]]
 

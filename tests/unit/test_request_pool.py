@@ -249,13 +249,14 @@ def test_devices_that_are_left_out_of_the_priorities_get_no_more_work() -> None:
     assert {ended.replica for ended in ends.ends} == {"h/CPU.0#1"}
 
 
-def test_a_pool_serves_although_one_of_its_replicas_cannot_start() -> None:
+def test_a_pool_serves_although_one_of_its_replicas_cannot_start(caplog: pytest.LogCaptureFixture) -> None:
     pool, transport = _pool()
     transport.refusing[ReplicaId("h/CPU.0#0")] = CompileError("unsupported operation")
 
     pool.start(some_starts(2))
 
     assert str(pool.snapshot().failures[ReplicaId("h/CPU.0#0")]) == "unsupported operation"
+    assert caplog.messages == ["h/CPU.0#0 could not start and is left out: unsupported operation"]
     pool.close()
 
 

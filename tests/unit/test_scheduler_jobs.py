@@ -89,6 +89,25 @@ def test_late_result_of_a_lost_replica_is_dropped() -> None:
     assert scheduler.snapshot().counters["late_answers"] == 1
 
 
+def test_a_silent_replica_whose_work_others_have_done_works_again_once_it_is_heard() -> None:
+    # given: `a` was silent for so long that its chunk was copied, and the copy is done
+    scheduler = a_scheduler(a_ready_replica("a"), a_ready_replica("b"))
+    sent = {sent.replica: sent for sent in chunks(scheduler.handle(a_job(400, max_chunk_rows=10), 0.0))}
+    mine, now_s = sent[B], 0.0
+    while scheduler.snapshot().replicas[0].chunks_outstanding or not scheduler.snapshot().replicas[0].is_stalled:
+        now_s += 1.0
+        said = [*scheduler.handle(Completed(replica=B, dispatch=mine.dispatch), now_s)]
+        said += scheduler.handle(TimerFired(), now_s)
+        mine = next((chunk for chunk in chunks(said) if chunk.replica == B), mine)
+
+    # when
+    commands = scheduler.handle(Completed(replica=A, dispatch=sent[A].dispatch), now_s)
+
+    # then
+    assert only(CommitChunk, commands) == []
+    assert A in [chunk.replica for chunk in chunks(commands)]
+
+
 def test_a_job_waits_without_a_live_replica_and_goes_on_when_one_is_back() -> None:
     scheduler = a_scheduler(a_ready_replica("a"), settings=IN_ONE_PART)
     scheduler.handle(a_job(4, min_chunk_rows=4), 0.0)
@@ -323,3 +342,31 @@ def test_answers_and_losses_of_things_unknown_are_counted_and_dropped() -> None:
 
     counters = scheduler.snapshot().counters
     assert (counters["late_answers"], counters["needless_events"]) == (1, 2)
+
+
+def test_a_job_cut_at_multiples_has_whole_files_up_to_its_last_row() -> None:
+    scheduler = a_scheduler(a_ready_replica("a", rate=100.0), a_ready_replica("b", rate=10.0, chunk_window=2))
+    waiting = chunks(scheduler.handle(a_job(1030, cut_multiple=10, max_chunk_s=5.0), 0.0))
+    committed: list[CommitChunk] = []
+    now_s = 0.0
+
+    while waiting:
+        sent = waiting.pop(0)
+        now_s += 0.1
+        commands = scheduler.handle(Completed(replica=sent.replica, dispatch=sent.dispatch), now_s)
+        scheduler.check_invariants()
+        withdrawn = {cancelled.dispatch for cancelled in only(CancelDispatch, commands)}
+        waiting = [one for one in [*waiting, *chunks(commands)] if one.dispatch not in withdrawn]
+        committed += only(CommitChunk, commands)
+
+    ranges = sorted((commit.start, commit.stop) for commit in committed)
+    assert ranges == [(start, start + 10) for start in range(0, 1030, 10)]
+
+
+def test_a_file_that_a_replica_would_take_too_long_for_is_done_in_pieces() -> None:
+    scheduler = a_scheduler(a_ready_replica("a", rate=10.0))
+    settings_first_chunk_s = 1.0
+
+    [sent] = chunks(scheduler.handle(a_job(1000, cut_multiple=500), 0.0))
+
+    assert (sent.start, sent.stop) == (0, 10 * settings_first_chunk_s)

@@ -333,6 +333,19 @@ def test_priorities_can_be_changed_while_work_is_running() -> None:
     assert scheduler.snapshot().requests_waiting == 1
 
 
+def test_priorities_may_name_replicas_of_one_device() -> None:
+    replicas = [a_ready_replica("a", device="GPU"), a_ready_replica("b", device="GPU")]
+    scheduler = a_scheduler(*replicas, policy=SchedulePolicy.DEVICE_PRIORITY)
+
+    scheduler.handle(PrioritiesChanged(devices=("b",)), 0.0)
+    only_one = handle_all(scheduler, [a_request(number) for number in range(3)], 0.0)
+    scheduler.handle(PrioritiesChanged(devices=()), 0.0)
+    none = scheduler.handle(a_request(3), 0.0)
+
+    assert set(sent_to(only_one)) == {"b"}
+    assert sent_to(none) == {}
+
+
 @pytest.mark.parametrize("nonsense", [a_request(1, rows=0), a_request(1, deadline_s=float("nan"))])
 def test_an_impossible_request_is_refused_and_changes_nothing(nonsense: object) -> None:
     scheduler = a_scheduler()

@@ -6,6 +6,7 @@ from openvino.properties import hint
 
 from ovray.core.policies import SchedulePolicy
 from ovray.devices.records import CoreSharing, Hint
+from ovray.driver.pool_options import Lifetime
 from ovray.errors import ConfigError
 from ovray.replica.workload import Merging
 from ovray.runtime.options import as_text, read_options
@@ -58,13 +59,25 @@ def test_options_of_ours_are_read_and_slips_of_the_pen_told() -> None:
         read_options("CPU", {}, {"share_core": True})  # type: ignore[typeddict-unknown-key]
 
 
+def test_properties_of_auto_go_on_as_text() -> None:
+    options = read_options("AUTO", {"ENABLE_RUNTIME_FALLBACK": False, "MODEL_PRIORITY": hint.Priority.HIGH}, {})
+
+    assert options.config == {"ENABLE_RUNTIME_FALLBACK": "NO", "MODEL_PRIORITY": "HIGH"}
+
+
+def test_a_pool_can_be_named_and_kept() -> None:
+    options = read_options("CPU", {}, {"name": "resnet", "lifetime": "detached"})
+
+    assert (options.name, options.lifetime) == ("resnet", Lifetime.DETACHED)
+    with pytest.raises(ConfigError, match="needs a name"):
+        read_options("CPU", {}, {"lifetime": "detached"})
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
         ({"PERFORMANCE_HINT": "FAST"}, "LATENCY, THROUGHPUT"),
         ({"SCHEDULE_POLICY": "RANDOM"}, "ROUND_ROBIN"),
-        ({"ENABLE_RUNTIME_FALLBACK": False}, "leave the property out"),
-        ({"MODEL_PRIORITY": hint.Priority.HIGH}, "priority="),
         ({"CACHE_DIR": object()}, "of type object"),
     ],
 )

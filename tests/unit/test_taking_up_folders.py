@@ -17,6 +17,7 @@ from ovray.scoring.fence import FENCE_NAME
 from ovray.scoring.folder_lock import LOCK_NAME, open_folder
 from ovray.scoring.job_record import RECORD_NAME, InputStamp, JobRecord
 from ovray.scoring.parts import OutputFolder, PartWriter, part_name
+from ovray.scoring.result_formats import ResultFormat
 from ovray.scoring.settling import settle_folder
 from ovray.scoring.taking_up import SUCCESS_NAME, Earlier, TakenUp, take_up
 
@@ -28,9 +29,14 @@ OTHER_JOB = replace(JOB, model="cd34", options={"--limit": "5", "--precision": "
 
 
 @contextmanager
-def opened(path: str | Path, job: JobRecord = JOB, earlier: Earlier = Earlier.KEEP) -> Iterator[TakenUp]:
+def opened(
+    path: str | Path,
+    job: JobRecord = JOB,
+    earlier: Earlier = Earlier.KEEP,
+    result_format: ResultFormat = ResultFormat.PARQUET,
+) -> Iterator[TakenUp]:
     """Hold a folder and take it up, as a run does."""
-    with open_folder(path) as folder, take_up(folder, job, ROWS, earlier) as taken:
+    with open_folder(path, result_format) as folder, take_up(folder, job, ROWS, earlier) as taken:
         yield taken
 
 
@@ -99,6 +105,42 @@ def test_a_run_carries_on_where_one_was_killed(tmp_path: Path) -> None:
     assert names(tmp_path) == sorted(
         [SUCCESS_NAME, RECORD_NAME, *(part_name(*one) for one in ((0, 3), (3, 5), (5, 6), (6, ROWS)))]
     )
+
+
+@pytest.mark.parametrize("result_format", [ResultFormat.CSV, ResultFormat.ARROW])
+def test_files_of_other_formats_are_carried_on_and_settled(tmp_path: Path, result_format: ResultFormat) -> None:
+    # given: a run that was killed, one of whose parts was cut short since
+    with opened(tmp_path, JOB, result_format=result_format) as taken:
+        write(taken.folder, (0, 3), (5, 6), (6, 8))
+        damaged = tmp_path / taken.folder.part_name(5, 6)
+        damaged.write_bytes(damaged.read_bytes()[:-1])
+
+    # when
+    with opened(tmp_path, JOB, result_format=result_format) as taken:
+        write(taken.folder, *taken.missing)
+        write(taken.folder, (4, 6))  # of a replica that was lost
+        settle_folder(taken.folder, [*taken.done, *taken.missing], ROWS)
+
+    # then
+    assert (taken.done, taken.missing) == (((0, 3), (6, 8)), ((3, 6), (8, ROWS)))
+    parts_left = [taken.folder.part_name(*one) for one in ((0, 3), (3, 6), (6, 8), (8, ROWS))]
+    assert names(tmp_path) == sorted([SUCCESS_NAME, RECORD_NAME, *parts_left])
+
+
+def test_rows_in_files_of_another_format_are_those_of_another_job(tmp_path: Path) -> None:
+    leave(tmp_path, (0, 5))
+    as_csv = replace(JOB, options={"--format": "csv"})
+
+    with (
+        pytest.raises(ConfigError, match="option --format was not given and is now csv; nothing was changed"),
+        opened(tmp_path, as_csv, result_format=ResultFormat.CSV),
+    ):
+        pass
+    with opened(tmp_path, as_csv, Earlier.DELETE, ResultFormat.CSV) as taken:
+        assert not list(tmp_path.glob("part-*"))
+        write(taken.folder, *taken.missing)
+
+    assert [path.name for path in tmp_path.glob("part-*")] == [part_name(0, ROWS, ResultFormat.CSV)]
 
 
 def test_a_part_of_the_killed_run_cannot_appear_any_more(tmp_path: Path) -> None:
@@ -299,7 +341,7 @@ def test_rows_that_were_counted_wrong_are_no_success(tmp_path: Path, ranges: lis
     ("step", "earlier"),
     [
         *((step, Earlier.KEEP) for step in ("remove_unfinished", "delete_parts")),
-        *((step, Earlier.DELETE) for step in ("delete_parts", "write_note", "remove_unfinished")),
+        *((step, Earlier.DELETE) for step in ("delete_all_parts", "write_note", "remove_unfinished")),
     ],
 )
 def test_a_kill_within_taking_up_leaves_no_part_beside_the_record_of_another_job(

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ovray.errors import ConfigError, DataError, InvariantError
-from ovray.scoring import parts
+from ovray.scoring import parts, result_formats
 from ovray.scoring.parts import PartWriter, part_name, part_range, prepare_folder, remove_unfinished
 from tests.data_builders import every_kind_of_column
 
@@ -84,7 +84,7 @@ def test_batches_whose_categories_do_not_fit_together_stay_readable(tmp_path: Pa
 
 
 def test_what_is_held_back_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "_ROW_GROUP_BYTES", 8 * 30)
+    monkeypatch.setattr(result_formats, "_ROW_GROUP_BYTES", 8 * 30)
 
     with PartWriter(prepare_folder(tmp_path), 0, 100, SCHEMA) as part:
         for start in range(0, 100, 10):

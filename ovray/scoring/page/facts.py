@@ -22,6 +22,16 @@ class Ending(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InputFacts:
+    """Says where the rows came from."""
+
+    #: As typed, or what was given instead.
+    names: tuple[str, ...]
+    files: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobFacts:
     """Says what was to be done."""
 

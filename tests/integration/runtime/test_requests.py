@@ -1,6 +1,7 @@
 """What infer requests, futures and maps promise beyond OpenVINO's InferRequest."""
 
 import asyncio
+import io
 import itertools
 import threading
 from collections.abc import Iterator
@@ -251,5 +252,30 @@ def test_what_cannot_be_had_across_processes_says_so(ours: Served) -> None:
         ours.core.get_default_context("GPU")
     with pytest.raises(RuntimeError, match="keeps state between inferences"):
         ours.core.compile_model(a_running_sum(), "CPU")
+    with pytest.raises(RuntimeError, match=r"'nibbles' .*less than a byte"):
+        ours.core.compile_model(_a_model_of_nibbles(), "CPU")
     with pytest.raises(TypeError, match="share_core"):
         ours.core.compile_model(Served.MAKERS["bare"](), "CPU", share_core=True)
+
+
+def _a_model_of_nibbles() -> ov.Model:
+    nibbles = ov.opset13.parameter([2, 4], ov.Type.u4, name="nibbles")
+    nibbles.output(0).set_names({"nibbles"})
+    return ov.Model([ov.opset13.convert(nibbles, "f32")], [nibbles])
+
+
+def test_a_property_that_only_the_device_has_is_read_there(ours: Served) -> None:
+    assert ours.perceptron.get_property("NUM_STREAMS") >= 1
+    assert ours.perceptron.get_property(ov.properties.inference_num_threads) >= 1
+    with pytest.raises(RuntimeError, match="NO_SUCH_THING"):
+        ours.perceptron.get_property("NO_SUCH_THING")
+
+
+def test_an_exported_model_runs_in_openvino_with_the_same_results(ours: Served) -> None:
+    stream = io.BytesIO()
+    ours.perceptron.export_model(stream)
+
+    imported = ov.Core().import_model(stream.getvalue(), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    np.testing.assert_allclose(imported(ROW)["logits"], ours.perceptron(ROW)["logits"], rtol=1e-5)
+    assert ours.perceptron.export_model().getvalue() == stream.getvalue()

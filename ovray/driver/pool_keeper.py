@@ -1,0 +1,135 @@
+"""Keeps a named pool: the Ray actor that starts its replicas, knows them, and ends them.
+
+Every driver of the pool, also the one that opened it, asks the keeper for the replicas and sends its requests to
+them directly.  Replicas are the keeper's children: whatever ends it ends them, and so nothing holds cores that
+nobody could find.  A detached keeper lives until it is stopped or the cluster ends; others end with their driver.
+
+May not enter: requests, scheduling.  Who finds keepers: named_pools.py.
+"""
+
+import contextlib
+import queue
+import threading
+from typing import Any
+
+import ray
+
+from ovray.core.snapshot import Snapshot
+from ovray.devices.records import ReplicaSpec
+from ovray.driver.assembly import start_of
+from ovray.driver.lifecycle import ReplicaSet
+from ovray.driver.messages import Started
+from ovray.driver.newcomers import upkeep_of
+from ovray.driver.pool_record import KeptReplica, PoolRecord, PoolView
+from ovray.driver.transport import Inbox, RayTransport
+from ovray.replica.orphans import ProcessIdentity, end_with
+from ovray.replica.workload import RequestWorkload
+
+#: How often replicas are looked for that do not start in time, or are to be started again.
+TICK_S = 0.25
+
+#: What ending the replicas may take: they say that their cores are free, and Ray that their CPUs are.
+STOP_TIMEOUT_S = 20.0
+
+#: The keeper gives no work, so no replica can be silent over any.
+_NO_WORK = Snapshot(now_s=0.0, replicas=(), jobs=(), requests_waiting=0, submitters_waiting=0, counters={})
+
+
+class PoolKeeper:
+    """Owns the replicas of one pool.  ``PoolKeeperActor`` is its remote form."""
+
+    def __init__(self, record: PoolRecord, owner: ProcessIdentity | None) -> None:
+        """Stores; ``start`` acts.
+
+        Args:
+            record: what the pool is.
+            owner: the process to end with; ``None`` for a detached pool.
+        """
+        if owner is not None:
+            end_with(owner)
+        self._record = record
+        self._workload: Any = None
+        self._inbox: Inbox = Inbox()
+        self._transport = RayTransport(
+            self._inbox,
+            owner=f"ovray pool {record.name!r}",
+            lease_timeout_s=record.options.placement.lease_timeout_s,
+        )
+        start = start_of(record.options)
+        self._starts = tuple(map(start, record.placed.plan.replicas))
+        upkeep = upkeep_of(record.options.placement, record.placed.found, start, self._inbox)
+        self._replicas = ReplicaSet(self._transport, upkeep=upkeep)
+        #: Guards the replicas, and the end.
+        self._changing = threading.Lock()
+        self._is_ending = False
+        self._thread = threading.Thread(target=self._follow, name="ovray-keeper", daemon=True)
+
+    @ray.method(concurrency_group="life")
+    def start(self, workload: RequestWorkload) -> None:
+        """Starts the replicas; returns before they are ready.
+
+        The model is put into the object store by this process and stays there for as long as it lives; hosts get
+        it once each.
+        """
+        with self._changing:
+            self._workload = self._transport.put(workload, None)
+            self._replicas.start(self._starts)
+        self._thread.start()
+
+    @ray.method(concurrency_group="looks")
+    def record(self) -> PoolRecord:
+        """Says what the pool is."""
+        return self._record
+
+    @ray.method(concurrency_group="looks")
+    def workload(self) -> "list[ray.ObjectRef[RequestWorkload]]":
+        """Returns where the model is; in a list, so that it does not travel with the answer."""
+        return [self._workload]
+
+    @ray.method(concurrency_group="looks")
+    def look(self) -> PoolView:
+        """Says how the replicas stand."""
+        with self._changing:
+            return PoolView(
+                replicas=tuple(map(self._kept, self._replicas.specs)),
+                is_ending=self._is_ending,
+            )
+
+    @ray.method(concurrency_group="life")
+    def stop(self) -> None:
+        """Ends the replicas, and returns when what they held is free.  The caller ends the keeper itself."""
+        with self._changing:
+            self._is_ending = True
+        if self._thread.ident is not None:
+            self._thread.join(STOP_TIMEOUT_S)
+
+    def _follow(self) -> None:
+        """Is the life of the keeper's thread."""
+        while not self._is_ending:
+            message = None
+            with contextlib.suppress(queue.Empty):
+                message = self._inbox.get(timeout=TICK_S)
+            with self._changing:
+                if message is not None:
+                    self._replicas.take(message)
+                    if isinstance(message, Started) and message.replica in self._replicas.running:
+                        self._transport.attend(message.replica)
+                self._replicas.look_after(_NO_WORK)
+        self._transport.close()
+
+    def _kept(self, spec: ReplicaSpec) -> KeptReplica:
+        runs = spec.id in self._replicas.running
+        return KeptReplica(
+            spec=spec,
+            actor=self._transport.actor(spec.id) if runs else None,
+            life=self._replicas.life(spec.id),
+            report=self._replicas.reports[spec.id] if runs else None,
+            failure=self._replicas.given_up.get(spec.id),
+        )
+
+
+# Ray's annotations do not know concurrency_groups.
+_remote: Any = ray.remote
+PoolKeeperActor: Any = _remote(
+    concurrency_groups={"life": 1, "looks": 4}, num_cpus=0, max_restarts=0, max_task_retries=0
+)(PoolKeeper)
