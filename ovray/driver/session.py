@@ -16,6 +16,7 @@ from enum import Enum
 
 import psutil
 import ray
+from ray._private import ray_constants
 from ray._private.authentication.authentication_token_setup import (
     maybe_enable_token_auth_if_token_available,
 )
@@ -34,8 +35,14 @@ _HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x
 _SETTINGS_FRAME = 4
 
 #: A local Ray serves this one job: its workers need not be nicer than the job's other processes
-#: (Ray's default is 15), and nobody is asked for usage statistics.
-_LOCAL_ENVIRONMENT = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+#: (Ray's default is 15), nobody is asked for usage statistics, and no other machine has business with it.
+#: The last is Ray's own switch for that, named for where it is the default (ray#18730): its processes then
+#: listen on loopback; else all of them would on every interface.
+_LOCAL_ENVIRONMENT = {
+    "RAY_worker_niceness": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
+}
 
 
 class Origin(Enum):
@@ -238,9 +245,24 @@ def _reason(error: BaseException) -> str:
 
 def _start_local() -> RaySession:
     defaults = {name: value for name, value in _LOCAL_ENVIRONMENT.items() if name not in os.environ}
-    with _environment(defaults):
+    with _environment(defaults), _switch_as_in_environment():
         ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     return RaySession(origin=Origin.LOCAL, address="local")
+
+
+@contextmanager
+def _switch_as_in_environment() -> Iterator[None]:
+    """Lets Ray in this process follow the switch while the block runs: it read that when it was imported.
+
+    Set back behind the block, because a Ray that this process joins later is a cluster.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    switch = os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR]
+    ray_constants.ENABLE_RAY_CLUSTER = switch.lower() in ("1", "true")
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager
