@@ -16,6 +16,32 @@ PortKey: TypeAlias = int | str | ov.Output
 _MISFIT = "incompatible key {key!r} of type {type}; give an index from 0, a name or a port of the model"
 
 
+class Fit:
+    """Knows which tensors a port takes: asking the port itself at every request makes new objects each time."""
+
+    def __init__(self, port: ov.Output) -> None:
+        self.element_type: ov.Type = port.get_element_type()
+        shape = port.get_partial_shape()
+        self._is_any_rank: bool = shape.rank.is_dynamic
+        #: The least and the most of each dimension; -1 is no most.
+        self._bounds = (
+            () if self._is_any_rank else tuple((size.get_min_length(), size.get_max_length()) for size in shape)
+        )
+        #: Whether the first dimension counts rows.
+        self.has_open_batch = len(self._bounds) > 0 and shape[0].is_dynamic
+
+    def takes(self, element_type: ov.Type, shape: Sequence[int]) -> bool:
+        """Says whether a tensor of this type and shape is one that the port takes."""
+        if element_type != self.element_type:
+            return False
+        if self._is_any_rank:
+            return True
+        return len(shape) == len(self._bounds) and all(
+            least <= size and (size <= most or most < 0)
+            for size, (least, most) in zip(shape, self._bounds, strict=True)
+        )
+
+
 class Ports:
     """Holds the ports of one model.  Nobody else may change that model."""
 
@@ -24,6 +50,7 @@ class Ports:
         self._model = model
         self.inputs: tuple[ov.Output, ...] = tuple(model.inputs)
         self.outputs: tuple[ov.Output, ...] = tuple(model.outputs)
+        self.input_fits: tuple[Fit, ...] = tuple(map(Fit, self.inputs))
         #: For each input a tensor of its type and shape, to be looked at and never written into.
         self.blanks: tuple[ov.Tensor, ...] = tuple(an_empty_tensor(port) for port in self.inputs)
         self._input_names = _by_name(self.inputs)

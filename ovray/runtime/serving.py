@@ -213,9 +213,8 @@ class Serving:
 
     def _rows(self, arrays: Sequence[NDArray[Any]]) -> int:
         """Says how much work a request is: its rows where the batch dimension is open."""
-        for array, port in zip(arrays, self.ports.inputs, strict=True):
-            shape = port.get_partial_shape()
-            if shape.rank.is_static and len(shape) > 0 and shape[0].is_dynamic:
+        for array, fit in zip(arrays, self.ports.input_fits, strict=True):
+            if fit.has_open_batch:
                 return max(1, len(array))
         return 1
 

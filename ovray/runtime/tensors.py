@@ -70,7 +70,7 @@ class InputTensors:
                 f"input {describe(self._ports.inputs[index], index)} was given {type(tensor).__name__};"
                 " give an openvino.Tensor, or pass arrays to infer()"
             )
-        check(tensor, self._ports.inputs[index], f"input {describe(self._ports.inputs[index], index)}")
+        self._check(tensor, index)
         self._forget(index)
         self._tensors[index] = tensor
 
@@ -153,11 +153,16 @@ class InputTensors:
             raise DataError(f"input {describe(port, index)} was never given; {self._ports.expected}")
         tensor = self.get(index)
         try:
-            check(tensor, port, f"input {describe(port, index)}")
+            self._check(tensor, index)
         except DataError:
             self._forget(index)
             raise
         return contents(tensor)
+
+    def _check(self, tensor: ov.Tensor, index: int) -> None:
+        if not self._ports.input_fits[index].takes(tensor.get_element_type(), tensor.get_shape()):
+            port = self._ports.inputs[index]
+            check(tensor, port, f"input {describe(port, index)}")
 
     def _forget(self, index: int) -> None:
         self._tensors.pop(index, None)
