@@ -4,16 +4,18 @@ from collections.abc import Iterator
 
 import openvino
 import pytest
+import ray
 
 import ovray
-from ovray.driver.session import ray_session
 from tests.integration.runtime.served_models import Served
 
 
 @pytest.fixture(scope="package")
 def local_ray() -> Iterator[None]:
-    with ray_session("local"):
-        yield
+    # Not a Ray of ovray's own, which listens on loopback only: example scripts are to join this one.
+    ray.init(address="local", include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(scope="package")
