@@ -20,10 +20,19 @@ from ovray.scoring.delivery import Framer, InOrder, bring
 from ovray.scoring.flow import Flow, StoppedError
 from ovray.scoring.given import look_at
 from ovray.scoring.options import ScoreOptions
-from ovray.scoring.running import ModelLike, Scoring, how_to_cut, plan_for, run_scoring, warnings_of
+from ovray.scoring.running import (
+    CHUNK_SHARE,
+    ModelLike,
+    Scoring,
+    how_to_cut,
+    plan_for,
+    run_scoring,
+    warnings_of,
+)
 from ovray.scoring.sinks import AnswerSink
 
-#: The caller waits for results: chunks are cut so that none takes much longer than this.
+#: The caller waits for results: chunks are cut so that none takes much longer than this, or than the time that the
+#: caller has named, if that is less.
 MAX_CHUNK_S = 1.0
 
 #: How long replicas may take to end; they need about a second.
@@ -58,7 +67,8 @@ def iterate(
         )
         # Here and not on the other thread: results are fetched until the end.
         stack.enter_context(ray_session(options.address))
-        flow = Flow(how_to_cut(given.source, plan, options, max_chunk_s=MAX_CHUNK_S))
+        max_chunk_s = min(MAX_CHUNK_S, CHUNK_SHARE * options.commit_every_s)
+        flow = Flow(how_to_cut(given.source, plan, options, max_chunk_s=max_chunk_s))
         running = _Running(scoring, flow, options, order)
         stack.callback(running.end)
         given.pour(flow)

@@ -165,7 +165,8 @@ def score(
             written, with an error that names it; ``"record"`` writes such rows to ``_errors`` in ``output``, with
             ``file``, ``row``, ``stage``, ``message`` and the kept columns, and goes on.
         max_errors: more rows than this in ``_errors`` end the job; ``None`` allows any number.
-        commit_every_s: at least so often each replica completes a part; what a kill costs at most.
+        commit_every_s: at least so often each replica completes a part; what a kill costs at most.  Half of it is
+            the most that the rows of one DataFrame of ``iter_score`` take a replica.
         max_backups: how many copies of the last chunks may run beside the originals, on replicas that have nothing
             else to do; 0 turns copies off.
         report: an ``.html`` file for a page about the run: speed over time, what each replica did when, errors.
