@@ -17,7 +17,7 @@ from ovray.cli.demo import demo
 from ovray.cli.devices import devices
 from ovray.cli.doctor import doctor
 from ovray.cli.plan import plan
-from ovray.cli.pools import pools
+from ovray.cli.pools import app as pools
 from ovray.cli.score import score
 from ovray.cli.simulate import simulate
 from ovray.cli.stop import stop
@@ -36,8 +36,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="OpenVINO inference over every device of a Ray cluster.",
 )
-for command in (score, demo, bench, plan, simulate, devices, doctor, pools, stop):
+for command in (score, demo, bench, plan, simulate, devices, doctor, stop):
     app.command(epilog=_EPILOG)(command)
+app.add_typer(pools, name="pools", epilog=_EPILOG)
 
 
 @app.callback(invoke_without_command=True)

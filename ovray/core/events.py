@@ -155,8 +155,9 @@ class TimerFired:
 class PrioritiesChanged:
     """The devices have a new order, first is best; those left out get no new work."""
 
-    #: Names of devices or ids of replicas; the id of a replica counts more than its device.
-    devices: tuple[str, ...]
+    #: Names of devices or ids of replicas; the id of a replica counts more than its device.  ``None``: there is no
+    #: order any more, and nobody is left out.
+    devices: tuple[str, ...] | None
 
 
 Event = (

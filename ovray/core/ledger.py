@@ -171,10 +171,11 @@ class Ledger:
         del self.replicas[replica.id]
         self.touched[replica] = None
 
-    def set_priorities(self, devices: Iterable[str]) -> None:
-        self._priorities = {}
-        for device in devices:
-            self._priorities.setdefault(device, len(self._priorities))
+    def set_priorities(self, devices: Iterable[str] | None) -> None:
+        ranks: dict[str, int] = {}
+        for device in devices or ():
+            ranks.setdefault(device, len(ranks))
+        self._priorities = None if devices is None else ranks
         for replica in self.replicas.values():
             self._rank(replica)
             self.touched[replica] = None

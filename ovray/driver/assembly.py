@@ -30,6 +30,8 @@ class OpenPool:
 
     pool: RequestPool
     plan: Plan
+    #: Gives the pool another device string; raises ``ConfigError`` where that means nothing, and changes nothing.
+    set_devices: Callable[[str], None]
 
 
 def start_of(options: PoolOptions) -> Callable[[ReplicaSpec], ReplicaStart]:

@@ -1,7 +1,8 @@
 """Follows replicas from start to end, and turns what they say of themselves into the scheduler's events.
 
 A replica is starting, ready, draining, or down; one that is down is started again, when restarts.py says so and
-its host is there.  Whether a ready one is trusted with work (evicted, resting, stalled) is the scheduler's to say.
+its host is there.  One that is wanted no more drains, and is forgotten when it has ended.  Whether a ready one is
+trusted with work (evicted, resting, stalled) is the scheduler's to say.
 
 May not enter: work, decisions about it (core), Ray (transport.py).  Callers: job.py and pool.py, each from the one
 thread that also feeds the scheduler.
@@ -9,8 +10,8 @@ thread that also feeds the scheduler.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from ovray.core import events
 from ovray.core.ids import ReplicaId
 from ovray.core.snapshot import Snapshot
 from ovray.devices.records import ReplicaSpec
+from ovray.devices.replanning import Present
 from ovray.driver import messages
 from ovray.driver.messages import ReplicaStart
 from ovray.driver.restarts import Restarts
@@ -80,9 +82,10 @@ class Upkeep:
 class Phase(Enum):
     """Says how far a replica is in its present life."""
 
+    WAITING = "waiting"  # for cores that a dismissed one gives back
     STARTING = "starting"
     READY = "ready"
-    DRAINING = "draining"  # finishes what it holds; its host is about to leave
+    DRAINING = "draining"  # finishes what it holds; its host is about to leave, or it is dismissed
     DOWN = "down"
 
 
@@ -97,6 +100,8 @@ class _Followed:
     #: While it starts: when it is given up.
     start_ends_s: float = math.inf
     silent_since_s: float | None = None
+    #: Wanted no more; is forgotten when it has ended.
+    is_dismissed: bool = False
 
 
 class ReplicaSet:
@@ -118,7 +123,10 @@ class ReplicaSet:
         self._transport = transport
         self._clock = clock
         self._upkeep = upkeep or Upkeep()
+        #: Those that are wanted in the order in which they were asked for, then those that were dismissed.
         self._followed: dict[ReplicaId, _Followed] = {}
+        #: The lives of those that were forgotten, which others of the same name continue.
+        self._past_lives: dict[ReplicaId, int] = {}
         self._reports: dict[ReplicaId, ReplicaReport] = {}
         #: Of those that are down, why.
         self._failures: dict[ReplicaId, Exception] = {}
@@ -133,7 +141,8 @@ class ReplicaSet:
     @property
     def starting(self) -> tuple[ReplicaId, ...]:
         """Replicas that have not said yet whether they can start."""
-        return tuple(id for id, replica in self._followed.items() if replica.phase is Phase.STARTING)
+        phases = (Phase.WAITING, Phase.STARTING)
+        return tuple(id for id, replica in self._followed.items() if replica.phase in phases)
 
     @property
     def reports(self) -> Mapping[ReplicaId, ReplicaReport]:
@@ -167,14 +176,63 @@ class ReplicaSet:
 
     @property
     def specs(self) -> tuple[ReplicaSpec, ...]:
-        """Where every replica that was asked for is, or was to be."""
+        """Where every replica that was asked for is, or was to be; dismissed ones until they have ended."""
         return tuple(replica.start.spec for replica in self._followed.values())
+
+    @property
+    def present(self) -> Present:
+        """Replicas that hold something, or will as soon as they can."""
+        given_up = self.given_up
+        followed = [replica for id, replica in self._followed.items() if id not in given_up]
+        return Present(
+            staying=tuple(replica.start.spec for replica in followed if not replica.is_dismissed),
+            leaving=tuple(replica.start.spec for replica in followed if replica.is_dismissed),
+        )
+
+    @property
+    def dismissed(self) -> tuple[ReplicaId, ...]:
+        """Replicas that are wanted no more and have not ended."""
+        return tuple(id for id, replica in self._followed.items() if replica.is_dismissed)
+
+    @property
+    def has_forgotten_some(self) -> bool:
+        """Says whether there were replicas that are wanted no more and have ended."""
+        return bool(self._past_lives)
 
     def start(self, wanted: Iterable[ReplicaStart]) -> None:
         """Starts replicas, side by side."""
         for start in wanted:
-            known = self._followed.get(start.spec.id)
-            self._begin(start, life=0 if known is None else known.life + 1)
+            self._begin(start, self._next_life(start.spec.id))
+
+    def rearrange(self, wanted: Sequence[ReplicaStart], upkeep: Upkeep | None = None) -> list[events.Event]:
+        """Has these replicas and no others: starts those that are missing, dismisses those that are left out.
+
+        Replicas that are there already go on, whatever ``wanted`` says of their cores; what was given up is tried
+        again.  A dismissed one finishes what it holds; whoever is to have its cores starts after its end.
+
+        Args:
+            wanted: in the order in which they are preferred.
+            upkeep: how replicas are looked after from now on; ``None`` is as before.
+        """
+        self._upkeep = upkeep or self._upkeep
+        ids, given_up = {start.spec.id for start in wanted}, set(self.given_up)
+        told = [event for id in list(self._followed) if id not in ids for event in self._dismiss(id)]
+        before, self._followed = self._followed, {}
+        for start in wanted:
+            known = before.pop(start.spec.id, None)
+            if known is not None and known.is_dismissed:  # its name is wanted for another
+                told += self._end_dismissed(known)
+                known = None
+            if known is not None:
+                known.start = replace(known.start, spec=replace(known.start.spec, rank=start.spec.rank))
+                self._followed[start.spec.id] = known
+            if known is None or start.spec.id in given_up:
+                life = self._next_life(start.spec.id) - 1
+                self._forget_past(start.spec.id)
+                self._followed[start.spec.id] = _Followed(start=start, phase=Phase.WAITING, life=life)
+        self._followed |= before
+        self._begin_waiting()
+        return told
 
     def take(self, message: LifeMessage) -> list[events.Event]:
         """Takes in what was heard of a replica, or of the cluster."""
@@ -210,6 +268,8 @@ class ReplicaSet:
             if replica.phase is Phase.STARTING and now_s > replica.start_ends_s:
                 self._give_up(replica, ReplicaError(f"was not ready after {START_TIMEOUT_S:g} s"))
         for standing in snapshot.replicas:
+            if standing.id not in self._followed:
+                continue  # was lost, and is not wanted back
             replica = self._followed[standing.id]
             if not standing.is_stalled:
                 replica.silent_since_s = None
@@ -226,6 +286,11 @@ class ReplicaSet:
     def released(self, replica_id: ReplicaId) -> None:
         """Ends a replica that holds nothing and gets nothing any more."""
         replica = self._followed[replica_id]
+        if replica.is_dismissed:
+            self._transport.stop(replica_id)
+            self._forget(replica)
+            self._begin_waiting()
+            return
         is_leaving = replica.phase is Phase.DRAINING
         reason = (
             f"host {replica.start.spec.host} is leaving the cluster" if is_leaving else "a better device serves"
@@ -242,7 +307,11 @@ class ReplicaSet:
                 " were given up; start the same command again when it is back"
             )
         phases = {replica.phase for replica in self._followed.values()}
-        if phases & {Phase.STARTING, Phase.DRAINING} or snapshot.has_live_replica or self._will_start_one():
+        if (
+            phases & {Phase.WAITING, Phase.STARTING, Phase.DRAINING}
+            or snapshot.has_live_replica
+            or self._will_start_one()
+        ):
             return None
         reasons = "; ".join(f"{replica}: {error}" for replica, error in self._failures.items())
         if (
@@ -260,6 +329,23 @@ class ReplicaSet:
         ends_s = self._clock() + START_TIMEOUT_S
         self._followed[start.spec.id] = _Followed(start=start, life=life, start_ends_s=ends_s)
         self._transport.start(start.spec, start.properties, life)
+
+    def _next_life(self, replica: ReplicaId) -> int:
+        known = self._followed.get(replica)
+        return (self._past_lives.get(replica, -1) if known is None else known.life) + 1
+
+    def _begin_waiting(self) -> None:
+        """Starts replicas whose cores nobody holds any more that is about to end."""
+        held = {
+            (replica.start.spec.node_id, core)
+            for replica in self._followed.values()
+            if replica.is_dismissed
+            for core in replica.start.spec.cores
+        }
+        for replica in list(self._followed.values()):
+            spec = replica.start.spec
+            if replica.phase is Phase.WAITING and held.isdisjoint((spec.node_id, core) for core in spec.cores):
+                self._begin(replica.start, replica.life + 1)
 
     def _take_start(self, replica: _Followed, report: ReplicaReport) -> list[events.Event]:
         if replica.phase is not Phase.STARTING:
@@ -286,8 +372,11 @@ class ReplicaSet:
 
     def _take_newcomers(self, joined: messages.HostsJoined) -> None:
         """Starts what hosts that joined can run, as far as something is missing."""
+        if joined.seen_by is not self._upkeep.newcomers:
+            return
+        phases = (Phase.WAITING, Phase.STARTING, Phase.READY)
         for start in joined.starts:
-            present = sum(replica.phase in (Phase.STARTING, Phase.READY) for replica in self._followed.values())
+            present = sum(replica.phase in phases for replica in self._followed.values())
             known = self._followed.get(start.spec.id)
             if present < joined.replicas_wanted and (known is None or known.phase is Phase.DOWN):
                 self.start([start])
@@ -299,6 +388,41 @@ class ReplicaSet:
         return self._seen is None or node_id in self._seen.alive - self._seen.draining
 
     # --- ends -----------------------------------------------------------------------------------------------
+
+    def _dismiss(self, replica_id: ReplicaId) -> list[events.Event]:
+        """Has a replica finish what it holds and leave for good."""
+        replica = self._followed[replica_id]
+        if replica.is_dismissed:
+            return []
+        replica.is_dismissed = True
+        if replica.phase is Phase.DRAINING:
+            return []
+        if replica.phase is Phase.READY:
+            replica.phase = Phase.DRAINING
+            return [events.ReplicaDraining(replica=replica_id)]
+        if replica.phase is Phase.STARTING:
+            self._transport.stop(replica_id)
+        self._forget(replica)
+        return []
+
+    def _end_dismissed(self, replica: _Followed) -> list[events.Event]:
+        """Ends a dismissed replica although it may hold something, which others then get."""
+        spec = replica.start.spec
+        self._transport.stop(spec.id)
+        self._past_lives[spec.id] = replica.life
+        return [events.ReplicaLost(replica=spec.id, reason="another replica was given its name")]
+
+    def _forget(self, replica: _Followed) -> None:
+        """Knows a dismissed replica no more."""
+        replica_id = replica.start.spec.id
+        self._forget_past(replica_id)
+        self._past_lives[replica_id] = replica.life
+        del self._followed[replica_id]
+
+    def _forget_past(self, replica_id: ReplicaId) -> None:
+        self._restarts.forget(replica_id)
+        self._failures.pop(replica_id, None)
+        self._reports.pop(replica_id, None)
 
     def _give_up(self, replica: _Followed, error: Exception) -> None:
         """Ends a start that came to nothing."""
@@ -323,13 +447,17 @@ class ReplicaSet:
         if replica.phase is Phase.STARTING:
             self._give_up(replica, ReplicaLostError(reason))
             return []
-        if replica.phase is Phase.DOWN:
+        if replica.phase in (Phase.DOWN, Phase.WAITING):
             return []
         spec = replica.start.spec
+        self._transport.stop(spec.id)
+        if replica.is_dismissed:
+            self._forget(replica)
+            self._begin_waiting()
+            return [events.ReplicaLost(replica=spec.id, reason=reason)]
         replica.phase = Phase.DOWN
         self._failures[spec.id] = ReplicaLostError(reason)
         self._restarts.lost(spec.id, self._clock())
-        self._transport.stop(spec.id)
         return [events.ReplicaLost(replica=spec.id, reason=reason)]
 
     def _take_look(self, seen: messages.ClusterSeen) -> list[events.Event]:
@@ -338,7 +466,7 @@ class ReplicaSet:
         if self._upkeep.newcomers is not None:
             self._upkeep.newcomers.consider(seen)
         followed: list[events.Event] = []
-        for replica in self._followed.values():
+        for replica in list(self._followed.values()):
             spec = replica.start.spec
             if spec.node_id not in seen.alive:
                 followed += self._lose(replica, f"host {spec.host} is gone, says Ray")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ovray.core.ids import DispatchId, ReplicaId
+from ovray.core.serving_order import ServingOrder
 from ovray.devices.records import ReplicaSpec
 from ovray.errors import OvrayError
 from ovray.replica.envelope import Reply
@@ -113,6 +114,19 @@ class HostsJoined:
     starts: tuple[ReplicaStart, ...]
     #: And how many replicas it means on the whole cluster as it is now.
     replicas_wanted: int
+    #: Who looked; ``None`` is the keeper of a pool.  Once the replicas are laid out anew, nobody heeds what one
+    #: says that looked for the earlier layout.
+    seen_by: object = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolRearranged:
+    """The pool whose replicas this driver shares was given other devices."""
+
+    #: Those that it is to have now, the ones that go on included; best first.
+    wanted: tuple[ReplicaStart, ...]
+    #: Which of them are to serve as they come and go; ``None``: all alike.
+    order: ServingOrder | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ a name is given once, and is free again as soon as the keeper is gone.
 May not enter: requests, what a keeper does (pool_keeper.py), OpenVINO.
 """
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Any
 
 import ray
 from ray._private.worker import global_worker
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ovray.core.policies import SchedulePolicy
@@ -25,13 +26,16 @@ from ovray.driver.placement import place
 from ovray.driver.pool import RequestPool
 from ovray.driver.pool_keeper import STOP_TIMEOUT_S, PoolKeeperActor
 from ovray.driver.pool_options import MAX_BYTES, MAX_REQUESTS, Carriers, Lifetime, PoolOptions, replica_properties
-from ovray.driver.pool_record import PoolRecord, PoolView
+from ovray.driver.pool_record import PoolChange, PoolRecord, PoolView
 from ovray.driver.session import has_ray, held_session, ray_session
 from ovray.driver.shared_transport import SharedTransport
-from ovray.errors import ConfigError, ReplicaError
+from ovray.driver.transport import Outlet
+from ovray.errors import ConfigError, OvrayError, ReplicaError
 from ovray.replica.orphans import this_process
 from ovray.replica.signature import PackedModel
 from ovray.replica.workload import RequestWorkload
+
+_log = logging.getLogger(__name__)
 
 #: Of all that ovray names in a cluster.
 NAMESPACE = "ovray"
@@ -42,6 +46,9 @@ _PREFIX = "pool:"
 #: What a keeper may take to start, and to answer: a new worker process needs a second or two.
 KEEPER_TIMEOUT_S = 60.0
 LOOK_TIMEOUT_S = 10.0
+
+#: What a keeper may take to plan anew, beyond what it waits for cores that others hold: it asks every host.
+SCALE_TIMEOUT_S = 90.0
 
 #: What Ray may take to forget a keeper that was ended.
 FORGET_TIMEOUT_S = 10.0
@@ -86,7 +93,9 @@ class PoolListing:
     @property
     def ready(self) -> int:
         """Counts the replicas that work."""
-        return sum(kept.report is not None and kept.failure is None for kept in self.view.replicas)
+        return sum(
+            kept.report is not None and kept.failure is None and not kept.is_leaving for kept in self.view.replicas
+        )
 
     @property
     def state(self) -> str:
@@ -127,10 +136,10 @@ def open_named(name: str, workload: RequestWorkload, model_name: str, options: P
         held_session.let_go()
         raise
     at_close = _AtClose(keeper, _end)
-    pool = _use(record, options, at_close)
+    pool, set_devices = _use(record, options, at_close)
     if options.lifetime is Lifetime.DETACHED:
         at_close.what = _leave
-    return OpenPool(pool=pool, plan=placed.plan)
+    return OpenPool(pool=pool, plan=placed.plan, set_devices=set_devices)
 
 
 def attach_pool(name: str, options: AttachOptions | None = None) -> AttachedPool:
@@ -170,8 +179,10 @@ def attach_pool(name: str, options: AttachOptions | None = None) -> AttachedPool
     except BaseException:
         held_session.let_go()
         raise
-    pool = _use(record, wanted, _AtClose(keeper, _leave))
-    return AttachedPool(pool=pool, plan=record.placed.plan, model=workload.model, options=wanted)
+    pool, set_devices = _use(record, wanted, _AtClose(keeper, _leave))
+    return AttachedPool(
+        pool=pool, plan=record.placed.plan, set_devices=set_devices, model=workload.model, options=wanted
+    )
 
 
 def list_pools(address: str | None = None) -> tuple[PoolListing, ...]:
@@ -201,6 +212,21 @@ def stop_pool(name: str, address: str | None = None) -> None:
             if time.monotonic() > end_s:
                 raise ReplicaError(f"Ray still lists the pool {name!r} {FORGET_TIMEOUT_S:g} s after its end")
             time.sleep(_POLL_S)
+
+
+def scale_pool(name: str, devices: str, address: str | None = None) -> PoolChange:
+    """Gives a pool another device string, whoever opened it; all its drivers follow.
+
+    Returns as soon as it is settled who stays, starts and leaves: those that leave finish what they hold first.
+
+    Raises:
+        ConfigError: there is no such pool, or the device string is wrong, means nothing here, or what it means is
+            taken; nothing was changed.
+        ReplicaError: the pool is ending, or does not answer.
+    """
+    with _cluster(address):
+        keeper, record = _existing(name)
+        return _scale(keeper, record, devices)
 
 
 # --- keepers ------------------------------------------------------------------------------------------------
@@ -239,14 +265,37 @@ class _AtClose:
         self.what(self.keeper)
 
 
-def _use(record: PoolRecord, options: PoolOptions, at_close: _AtClose) -> RequestPool:
-    """Makes a pool of a keeper's replicas, and waits for the first of them."""
+def _scale(keeper: Any, record: PoolRecord, devices: str) -> PoolChange:
+    name, timeout_s = record.name, SCALE_TIMEOUT_S + record.options.placement.lease_timeout_s
     try:
-        pool = make_pool(
-            options,
-            lambda outlet, client: SharedTransport(outlet, client, at_close.keeper, record, at_close),
-            lambda _: _upkeep(options),
-        )
+        change: PoolChange = ray.get(keeper.set_devices.remote(devices), timeout=timeout_s)
+    except RayTaskError as error:
+        if isinstance(error.cause, OvrayError):
+            raise error.cause from None
+        raise ReplicaError(f"the keeper of the pool {name!r} failed: {error.cause}; see its log") from error
+    except RayError as error:
+        raise ReplicaError(f"the keeper of the pool {name!r} does not answer: {error}") from error
+    return change
+
+
+def _use(
+    record: PoolRecord, options: PoolOptions, at_close: _AtClose
+) -> tuple[RequestPool, Callable[[str], None]]:
+    """Makes a pool of a keeper's replicas, and waits for the first of them; also what gives it other devices."""
+    transports: list[SharedTransport] = []
+
+    def transport(outlet: Outlet, client: str) -> SharedTransport:
+        transports.append(SharedTransport(outlet, client, at_close.keeper, record, options, at_close))
+        return transports[-1]
+
+    def set_devices(devices: str) -> None:
+        for warning in _scale(at_close.keeper, record, devices).warnings:
+            _log.warning("%s", warning)
+        for each in transports:
+            each.look_now()
+
+    try:
+        pool = make_pool(options, transport, lambda _: _upkeep(options))
     except BaseException:
         at_close()
         held_session.let_go()
@@ -256,7 +305,7 @@ def _use(record: PoolRecord, options: PoolOptions, at_close: _AtClose) -> Reques
     except BaseException:
         pool.close()
         raise
-    return pool
+    return pool, set_devices
 
 
 def _upkeep(options: PoolOptions) -> Upkeep:

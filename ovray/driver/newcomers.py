@@ -72,7 +72,8 @@ class Newcomers:
         except ConfigError as error:
             _log.warning("replicas are not started on hosts that joined: %s", error)
             return
-        self._tell(HostsJoined(starts=tuple(map(self._start_of, replicas)), replicas_wanted=len(plan.replicas)))
+        starts = tuple(map(self._start_of, replicas))
+        self._tell(HostsJoined(starts=starts, replicas_wanted=len(plan.replicas), seen_by=self))
 
 
 def upkeep_of(

@@ -6,6 +6,8 @@ named_pools.py.
 
 import logging
 import os
+import threading
+from dataclasses import replace
 
 import openvino as ov
 
@@ -14,7 +16,8 @@ from ovray.driver.assembly import OpenPool, make_pool, start_of
 from ovray.driver.named_pools import open_named
 from ovray.driver.newcomers import upkeep_of
 from ovray.driver.placement import place
-from ovray.driver.pool_options import Carriers, PoolOptions
+from ovray.driver.pool import RequestPool
+from ovray.driver.pool_options import Carriers, PoolOptions, serving_order
 from ovray.driver.session import held_session
 from ovray.driver.transport import Outlet, RayTransport
 from ovray.replica.model import pack
@@ -58,7 +61,31 @@ def open_pool(model: ov.Model, options: PoolOptions) -> OpenPool:
     except BaseException:
         pool.close()
         raise
-    return OpenPool(pool=pool, plan=placed.plan)
+    return OpenPool(pool=pool, plan=placed.plan, set_devices=_Rearranging(pool, options))
+
+
+class _Rearranging:
+    """Gives a pool of this process's own other devices, one change at a time."""
+
+    def __init__(self, pool: RequestPool, options: PoolOptions) -> None:
+        self._pool = pool
+        self._options = options
+        self._changing = threading.Lock()
+
+    def __call__(self, devices: str) -> None:
+        with self._changing:
+            placement = self._options.placement.with_devices(devices)
+            placed = place(placement, self._pool.snapshot().present)
+            options = replace(self._options, placement=placement)
+            start = start_of(options)
+            self._pool.rearrange(
+                tuple(map(start, placed.plan.replicas)),
+                serving_order(options),
+                lambda inbox: upkeep_of(placement, placed.found, start, inbox),
+            )
+            self._options = options
+        for warning in placed.plan.warnings:
+            _log.warning("%s", warning)
 
 
 def _own_replicas(outlet: Outlet, client: str, workload: RequestWorkload, options: PoolOptions) -> RayTransport:

@@ -12,6 +12,7 @@ from ovray.devices.inventory import ClusterProbe
 from ovray.devices.plan import PlanOptions, make_plan
 from ovray.devices.probe import probe_cluster, recorded_sysfs_root
 from ovray.devices.records import CoreSharing, Hint, Plan
+from ovray.devices.replanning import Present, as_if_free, keep_standing
 from ovray.devices.resources import CpusTakenError, check_resources
 from ovray.errors import ConfigError
 
@@ -75,6 +76,15 @@ class PlacementOptions:
             replica_timeout_s=replica_timeout_s,
         )
 
+    def with_devices(self, devices: str) -> "PlacementOptions":
+        """Returns these options for another device string.
+
+        Raises:
+            ConfigError: it is wrong.
+        """
+        parse(devices)
+        return replace(self, devices=devices)
+
 
 def lay_out(options: PlacementOptions, found: ClusterProbe) -> Plan:
     """Lays out replicas; hosts that cannot take part become warnings.
@@ -99,8 +109,13 @@ class Placed:
     found: ClusterProbe
 
 
-def place(options: PlacementOptions) -> Placed:
+def place(options: PlacementOptions, present: Present | None = None) -> Placed:
     """Lays out replicas that can be started now, over the cluster that this process is connected to.
+
+    Args:
+        options: which devices are wanted.
+        present: replicas of a pool that is laid out anew: those that are planned as they run keep their ids, and
+            what the others hold is as good as free.
 
     Raises:
         ConfigError: as ``lay_out``; or Ray has too few CPUs, or none of them became free within the lease timeout.
@@ -108,6 +123,8 @@ def place(options: PlacementOptions) -> Placed:
     end_s = time.monotonic() + options.lease_timeout_s
     while True:
         found = probe_cluster(sysfs_root=recorded_sysfs_root(os.environ))
+        if present is not None:
+            found = replace(found, hosts=as_if_free(found.hosts, present.all))
         plan = lay_out(options, found)
         try:
             check_resources(plan, found.hosts)
@@ -116,4 +133,6 @@ def place(options: PlacementOptions) -> Placed:
                 raise CpusTakenError(f"{error}; waited {options.lease_timeout_s:g} s (--lease-timeout)") from error
             time.sleep(LOOK_AGAIN_S)
         else:
+            if present is not None:
+                plan = replace(plan, replicas=keep_standing(present, plan.replicas))
             return Placed(plan=plan, found=found)

@@ -26,9 +26,10 @@ from ovray.core.scheduler import Scheduler
 from ovray.core.serving_order import ServingOrder
 from ovray.core.snapshot import Snapshot
 from ovray.devices.records import ReplicaSpec
+from ovray.devices.replanning import Present
 from ovray.driver.calls import Call, Ended
 from ovray.driver.lifecycle import ReplicaSet, Upkeep
-from ovray.driver.messages import PoolEnded, ReplicaStart, Replied
+from ovray.driver.messages import PoolEnded, PoolRearranged, ReplicaStart, Replied
 from ovray.driver.ordering import Ordering
 from ovray.driver.request_loop import RequestLoop
 from ovray.driver.room import Room
@@ -56,6 +57,8 @@ class PoolSnapshot:
     #: What the replicas turned out to be; also of those that were lost later.
     reports: Mapping[ReplicaId, ReplicaReport]
     starting: tuple[ReplicaId, ...]
+    #: What of them holds cores or devices, or is about to.
+    present: Present
     #: Why replicas that were wanted did not take part, or left.
     failures: Mapping[ReplicaId, Exception]
 
@@ -133,8 +136,7 @@ class RequestPool:
         self._loop = RequestLoop(
             scheduler, carriage.transport, self._replicas, carriage.client, submit_again=carriage.inbox.put
         )
-        if order is not None:
-            self._loop.ordering = Ordering(order, self._replicas)
+        self._loop.ordering = self._ordering(order)
         self._request_ids = itertools.count()
         self._pid = os.getpid()
         #: Set once, and then nothing is taken any more.
@@ -229,6 +231,7 @@ class RequestPool:
                 specs=self._replicas.specs,
                 reports=dict(self._replicas.reports),
                 starting=self._replicas.starting,
+                present=self._replicas.present,
                 failures=dict(self._replicas.failures),
             )
         )
@@ -246,6 +249,22 @@ class RequestPool:
         """
         order = tuple(devices)
         self._on_driver_thread(lambda: self._loop.set_priorities(order))
+
+    def rearrange(
+        self, wanted: Sequence[ReplicaStart], order: ServingOrder | None, upkeep_of: Callable[[Inbox], Upkeep]
+    ) -> None:
+        """Has these replicas and no others from now on; returns before they are ready, and the others gone.
+
+        Args:
+            wanted: in the order in which they are preferred; those that are there already go on.
+            order: which of them are to serve as they come and go; ``None``: all alike.
+            upkeep_of: says how they are looked after; gets the inbox of the pool.
+
+        Raises:
+            ReplicaError: the pool is closed or broken.
+        """
+        upkeep = upkeep_of(self._inbox)
+        self._on_driver_thread(lambda: self._loop.rearrange(wanted, self._ordering(order), upkeep))
 
     def read_property(self, name: str) -> Any:
         """Asks the first replica that is ready for a property of its compiled model.
@@ -291,6 +310,9 @@ class RequestPool:
                 "this process was forked from the one that compiled the model, and its replicas answer only there;"
                 " compile in the child, or start it with the 'spawn' method of multiprocessing"
             )
+
+    def _ordering(self, order: ServingOrder | None) -> Ordering | None:
+        return None if order is None else Ordering(order, self._replicas)
 
     def _ask_a_replica(self, question: str, *arguments: Any) -> Any:
         def ask() -> Future[Any]:
@@ -343,20 +365,24 @@ class RequestPool:
         if replied:
             self._loop.take_replies(replied)
         for note in notes:
-            if isinstance(note, (Call, Replied)):
-                continue
-            if isinstance(note, events.RequestCancelled):
-                self._loop.cancel(note)
-            elif isinstance(note, _Errand):
-                _carry_out(note)
-            elif isinstance(note, _Closing):
-                self._closing = True
-            elif isinstance(note, PoolEnded):
-                raise note.error
-            elif callable(note):
-                note()  # a transport's, which touches its sockets on this thread only
-            else:
-                self._loop.take(note)
+            if not isinstance(note, (Call, Replied)):
+                self._take_note(note)
+
+    def _take_note(self, note: Any) -> None:
+        if isinstance(note, events.RequestCancelled):
+            self._loop.cancel(note)
+        elif isinstance(note, _Errand):
+            _carry_out(note)
+        elif isinstance(note, _Closing):
+            self._closing = True
+        elif isinstance(note, PoolRearranged):
+            self._loop.rearrange(note.wanted, self._ordering(note.order))
+        elif isinstance(note, PoolEnded):
+            raise note.error
+        elif callable(note):
+            note()  # a transport's, which touches its sockets on this thread only
+        else:
+            self._loop.take(note)
 
     def _end_what_is_left(self) -> None:
         """Tells everybody who still waits for something that it will not come."""

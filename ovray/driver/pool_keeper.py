@@ -8,8 +8,11 @@ May not enter: requests, scheduling.  Who finds keepers: named_pools.py.
 """
 
 import contextlib
+import logging
 import queue
 import threading
+import time
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -20,10 +23,15 @@ from ovray.driver.assembly import start_of
 from ovray.driver.lifecycle import ReplicaSet
 from ovray.driver.messages import Started
 from ovray.driver.newcomers import upkeep_of
-from ovray.driver.pool_record import KeptReplica, PoolRecord, PoolView
+from ovray.driver.placement import place
+from ovray.driver.pool_record import KeptReplica, PoolChange, PoolRecord, PoolView
+from ovray.driver.retirement import Retirement
 from ovray.driver.transport import Inbox, RayTransport
+from ovray.errors import ReplicaError
 from ovray.replica.orphans import ProcessIdentity, end_with
 from ovray.replica.workload import RequestWorkload
+
+_log = logging.getLogger(__name__)
 
 #: How often replicas are looked for that do not start in time, or are to be started again.
 TICK_S = 0.25
@@ -59,6 +67,9 @@ class PoolKeeper:
         self._starts = tuple(map(start, record.placed.plan.replicas))
         upkeep = upkeep_of(record.options.placement, record.placed.found, start, self._inbox)
         self._replicas = ReplicaSet(self._transport, upkeep=upkeep)
+        self._retirement = Retirement(
+            lambda replica: self._transport.ask(replica, "retire"), record.options.placement.replica_timeout_s
+        )
         #: Guards the replicas, and the end.
         self._changing = threading.Lock()
         self._is_ending = False
@@ -75,6 +86,38 @@ class PoolKeeper:
             self._workload = self._transport.put(workload, None)
             self._replicas.start(self._starts)
         self._thread.start()
+
+    @ray.method(concurrency_group="changes")
+    def set_devices(self, devices: str) -> PoolChange:
+        """Gives the pool another device string: starts what is missing, and leads out what is wanted no more.
+
+        Raises:
+            ConfigError: it is wrong, means nothing here, or what it means is taken; nothing was changed.
+            ReplicaError: the pool is ending.
+        """
+        with self._changing:
+            present = self._replicas.present
+        placement = self._record.options.placement.with_devices(devices)
+        placed = place(placement, present)
+        options = replace(self._record.options, placement=placement)
+        start = start_of(options)
+        starts = tuple(map(start, placed.plan.replicas))
+        upkeep = upkeep_of(placement, placed.found, start, self._inbox)
+        with self._changing:
+            if self._is_ending:
+                raise ReplicaError(f"the pool {self._record.name!r} is ending; nothing was changed")
+            self._replicas.rearrange(starts, upkeep)
+            self._record = replace(self._record, options=options, placed=placed, changes=self._record.changes + 1)
+        for warning in placed.plan.warnings:
+            _log.warning("%s", warning)
+        before = {spec.id for spec in present.staying}
+        wanted = [spec.id for spec in placed.plan.replicas]
+        return PoolChange(
+            stay=tuple(id for id in wanted if id in before),
+            start=tuple(id for id in wanted if id not in before),
+            leave=tuple(spec.id for spec in present.staying if spec.id not in wanted),
+            warnings=placed.plan.warnings,
+        )
 
     @ray.method(concurrency_group="looks")
     def record(self) -> PoolRecord:
@@ -93,6 +136,8 @@ class PoolKeeper:
             return PoolView(
                 replicas=tuple(map(self._kept, self._replicas.specs)),
                 is_ending=self._is_ending,
+                changes=self._record.changes,
+                devices=self._record.options.placement.devices,
             )
 
     @ray.method(concurrency_group="life")
@@ -115,6 +160,8 @@ class PoolKeeper:
                     if isinstance(message, Started) and message.replica in self._replicas.running:
                         self._transport.attend(message.replica)
                 self._replicas.look_after(_NO_WORK)
+                for replica in self._retirement.look(self._replicas.dismissed, time.monotonic()):
+                    self._replicas.released(replica)
         self._transport.close()
 
     def _kept(self, spec: ReplicaSpec) -> KeptReplica:
@@ -125,11 +172,12 @@ class PoolKeeper:
             life=self._replicas.life(spec.id),
             report=self._replicas.reports[spec.id] if runs else None,
             failure=self._replicas.given_up.get(spec.id),
+            is_leaving=spec.id in self._replicas.dismissed,
         )
 
 
 # Ray's annotations do not know concurrency_groups.
 _remote: Any = ray.remote
 PoolKeeperActor: Any = _remote(
-    concurrency_groups={"life": 1, "looks": 4}, num_cpus=0, max_restarts=0, max_task_retries=0
+    concurrency_groups={"life": 1, "looks": 4, "changes": 1}, num_cpus=0, max_restarts=0, max_task_retries=0
 )(PoolKeeper)

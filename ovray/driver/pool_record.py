@@ -6,6 +6,7 @@ May not enter: ray (handles of actors pass through as they are), openvino.
 from dataclasses import dataclass
 from typing import Any
 
+from ovray.core.ids import ReplicaId
 from ovray.devices.records import ReplicaSpec
 from ovray.driver.placement import Placed
 from ovray.driver.pool_options import PoolOptions
@@ -14,7 +15,7 @@ from ovray.replica.workload import ReplicaReport
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolRecord:
-    """Says what a pool is; it never changes."""
+    """Says what a pool is."""
 
     name: str
     #: As the model calls itself.
@@ -23,9 +24,12 @@ class PoolRecord:
     opened_by: str
     #: Unix time.
     opened_s: float
+    #: Its devices are those that it was given last.
     options: PoolOptions
-    #: Where its first replicas are, and the hosts that there were then.
+    #: What they meant on the hosts that there were then.
     placed: Placed
+    #: Counts how often it was given other devices.
+    changes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,8 @@ class KeptReplica:
     report: ReplicaReport | None
     #: Why it is not there and will not be started again; ``None`` where it is, or will be.
     failure: Exception | None
+    #: Wanted no more: it ends when its drivers have had their answers.
+    is_leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,3 +56,17 @@ class PoolView:
     replicas: tuple[KeptReplica, ...]
     #: Whether it is being stopped; its replicas are about to be gone.
     is_ending: bool
+    #: As in its record.
+    changes: int = 0
+    devices: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolChange:
+    """Says what giving a pool other devices comes to, by ids of replicas."""
+
+    stay: tuple[ReplicaId, ...]
+    start: tuple[ReplicaId, ...]
+    leave: tuple[ReplicaId, ...]
+    #: Of the new plan.
+    warnings: tuple[str, ...]

@@ -17,7 +17,7 @@ from ovray.core.snapshot import Snapshot
 from ovray.driver import messages
 from ovray.driver.bundles import Bundles, bundle_rule
 from ovray.driver.calls import Call, Ended
-from ovray.driver.lifecycle import ReplicaSet
+from ovray.driver.lifecycle import ReplicaSet, Upkeep
 from ovray.driver.ordering import Ordering
 from ovray.driver.transport import Transport
 from ovray.errors import DataError, OvrayError, ReplicaError
@@ -62,10 +62,10 @@ class RequestLoop:
         self._calls: dict[RequestId, Call] = {}
         #: Replicas of which it was said that they could not start.
         self._left_out: set[ReplicaId] = set()
-        #: What replicas said of the dispatches that the scheduler is being told of, and the input's error that it
-        #: is being told of: the scheduler carries neither tensors nor exceptions.
+        #: What replicas said of the dispatches that the scheduler is being told of, and the error that it is being
+        #: told of where it is not a device's: the scheduler carries neither tensors nor exceptions.
         self._replies: dict[DispatchId, Reply] = {}
-        self._input_error: Exception | None = None
+        self._own_error: Exception | None = None
         self._wake_at_s: float | None = None
         self._look_at_s = 0.0
 
@@ -121,6 +121,7 @@ class RequestLoop:
                 self.feed(event)
             self.order_replicas()
             self._bundles.rule = bundle_rule(snapshot, self._replicas.reports)
+            self._end_pinned_to_nobody()
             error = self._replicas.error_if_none_is_left(self._scheduler.snapshot())
             if error is not None:
                 raise error
@@ -134,10 +135,42 @@ class RequestLoop:
             for event in self.ordering.look(self._scheduler.snapshot()):
                 self.feed(event)
 
+    def rearrange(
+        self, wanted: Sequence[messages.ReplicaStart], ordering: Ordering | None, upkeep: Upkeep | None = None
+    ) -> None:
+        """Has these replicas and no others from now on; those that are left out finish what they hold.
+
+        Args:
+            wanted: in the order in which they are preferred.
+            ordering: says which of them are to serve; ``None``: all alike.
+            upkeep: how they are looked after; ``None`` is as before.
+        """
+        self.ordering = ordering
+        if ordering is None:
+            self.feed(events.PrioritiesChanged(devices=None))
+        self._left_out.clear()
+        for event in self._replicas.rearrange(wanted, upkeep):
+            self.feed(event)
+        self.order_replicas()
+
     def set_priorities(self, devices: Sequence[str]) -> None:
         """Prefers devices in this order from now on, whatever becomes of them."""
         self.ordering = None
         self.feed(events.PrioritiesChanged(devices=tuple(devices)))
+
+    def _end_pinned_to_nobody(self) -> None:
+        """Ends requests that only replicas may run that were dismissed: nobody else would ever take them."""
+        if not self._replicas.has_forgotten_some:
+            return
+        there = {name for spec in self._replicas.specs for name in (str(spec.id), f"{spec.host}/{spec.device}")}
+        for call in list(self._calls.values()):
+            pin = call.asked.pinned_to
+            if pin is not None and pin not in there and call.asked.request in self._calls:
+                self._own_error = ReplicaError(
+                    f"the request was for {pin} alone, which was taken out of the model's devices; it was not run"
+                )
+                self.feed(events.RequestCancelled(request=call.asked.request))
+                self._own_error = None
 
     def feed(self, event: events.Event) -> None:
         """Tells the scheduler, and carries out what it says."""
@@ -183,9 +216,9 @@ class RequestLoop:
         is_input = isinstance(error, DataError)
         cause = events.FailureCause.INPUT if is_input else events.FailureCause.DEVICE
         text = str(error) if is_input else f"{replica}: {error}"
-        self._input_error = error if is_input else None
+        self._own_error = error if is_input else None
         self.feed(events.Failed(replica=replica, dispatch=dispatch, cause=cause, message=text))
-        self._input_error = None
+        self._own_error = None
 
     # --- commands become messages ---------------------------------------------------------------------------
 
@@ -196,7 +229,7 @@ class RequestLoop:
             case commands.DeliverResult():
                 self._end(command.request, self._replies[command.dispatch])
             case commands.DeliverError():
-                self._end(command.request, self._input_error or ReplicaError(command.message))
+                self._end(command.request, self._own_error or ReplicaError(command.message))
             case commands.CancelDispatch():
                 self._transport.cancel(command.replica, command.dispatch)
             case commands.ProbeReplica():

@@ -73,8 +73,9 @@ class Restarts:
             self._plan(replica, now_s)
 
     def forget(self, replica: ReplicaId) -> None:
-        """Plans nothing more for a replica."""
+        """Plans nothing more for a replica, and holds nothing against another of its name."""
         self._due_s.pop(replica, None)
+        self._past.pop(replica, None)
 
     def _plan(self, replica: ReplicaId, now_s: float) -> None:
         past = self._of(replica)

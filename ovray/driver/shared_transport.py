@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -14,8 +15,15 @@ from ray.exceptions import RayActorError, RayError
 
 from ovray.core.ids import ReplicaId
 from ovray.devices.records import ReplicaSpec
-from ovray.driver.messages import HostsJoined, PoolEnded, ReplicaStart, Started, StartFailed
-from ovray.driver.pool_options import Lifetime
+from ovray.driver.messages import (
+    HostsJoined,
+    PoolEnded,
+    PoolRearranged,
+    ReplicaStart,
+    Started,
+    StartFailed,
+)
+from ovray.driver.pool_options import Lifetime, PoolOptions, serving_order
 from ovray.driver.pool_record import KeptReplica, PoolRecord, PoolView
 from ovray.driver.transport import Outlet, RayTransport
 from ovray.errors import OvrayError, ReplicaError
@@ -36,7 +44,13 @@ class SharedTransport(RayTransport):
     """Is ``Transport`` for replicas that a keeper owns."""
 
     def __init__(
-        self, inbox: Outlet, client: str, keeper: Any, record: PoolRecord, let_go: Callable[[], None]
+        self,
+        inbox: Outlet,
+        client: str,
+        keeper: Any,
+        record: PoolRecord,
+        options: PoolOptions,
+        let_go: Callable[[], None],
     ) -> None:
         """Begins to watch the keeper.
 
@@ -45,13 +59,16 @@ class SharedTransport(RayTransport):
             client: what replicas know this driver by.
             keeper: Ray's handle of the keeper.
             record: what the pool is.
+            options: how this driver uses it.
             let_go: is called when the transport is closed.
         """
         super().__init__(inbox, owner="", lease_timeout_s=0.0, client=client)
         self._outlet = inbox
         self._keeper = keeper
         self._record = record
+        self._options = options
         self._let_go = let_go
+        self._changes = record.changes
         #: Guards what follows.
         self._changing = threading.Lock()
         #: Replicas that are to be used as soon as they are there, with the life that this driver counts.
@@ -112,11 +129,17 @@ class SharedTransport(RayTransport):
                 self._take(view)
             self._wait()
 
+    def look_now(self) -> None:
+        """Has the keeper asked at once."""
+        self._wake.put(None)
+
     def _take(self, view: PoolView) -> None:
+        if view.changes != self._changes:
+            self._rearrange(view)
         new = tuple(
             ReplicaStart(spec=kept.spec, properties={})
             for kept in view.replicas
-            if kept.spec.id not in self._known and kept.failure is None
+            if kept.spec.id not in self._known and kept.failure is None and not kept.is_leaving
         )
         if new:
             self._known |= {start.spec.id for start in new}
@@ -124,6 +147,17 @@ class SharedTransport(RayTransport):
             self._outlet.put(HostsJoined(starts=new, replicas_wanted=len(self._known)))
         for kept in view.replicas:
             self._adopt(kept)
+
+    def _rearrange(self, view: PoolView) -> None:
+        """Tells that the pool was given other devices."""
+        self._changes = view.changes
+        wanted = tuple(
+            ReplicaStart(spec=kept.spec, properties={}) for kept in view.replicas if not kept.is_leaving
+        )
+        self._known = {start.spec.id for start in wanted}
+        placement = self._options.placement.with_devices(view.devices)
+        order = serving_order(replace(self._options, placement=placement))
+        self._outlet.put(PoolRearranged(wanted=wanted, order=order))
 
     def _adopt(self, kept: KeptReplica) -> None:
         replica = kept.spec.id

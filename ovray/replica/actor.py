@@ -204,6 +204,11 @@ class Replica:
         """Counts the requests that were inferred here, for all drivers."""
         return 0 if self._server is None else self._server.served
 
+    @ray.method(concurrency_group="control")
+    def retire(self) -> int:
+        """Takes no more requests, of whatever driver; counts those that it has and has not answered."""
+        return 0 if self._server is None else self._server.retire()
+
     @ray.method(concurrency_group="life")
     def stay(self) -> None:
         """Never returns: so whoever calls it hears of the end of this process, however it comes."""

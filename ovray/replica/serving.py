@@ -58,6 +58,7 @@ class RequestServer:
         self.served = 0
         self._probes = 0
         self._is_closed = False
+        self._is_retired = False
         self._threads = [
             threading.Thread(target=self._serve, args=(lane,), name=f"requests-{number}", daemon=True)
             for number, lane in enumerate(engine.lanes)
@@ -87,8 +88,9 @@ class RequestServer:
             except Exception as error:  # noqa: BLE001 - every request is answered, also a malformed one
                 _tell(answer, _failed(request, _unforeseen(error), 0.0))
         with self._changed:
-            refused = accepted if self._is_closed else self._put(accepted, now_s)
-            reason = _closed_error() if self._is_closed else _known_error()
+            is_over = self._is_closed or self._is_retired
+            refused = accepted if is_over else self._put(accepted, now_s)
+            reason = _closed_error() if is_over else _known_error()
         for waiting in refused:
             _tell(answer, _failed(waiting.request, reason, 0.0))
 
@@ -147,6 +149,12 @@ class RequestServer:
             ) from error
         if reply.error is not None:
             raise ReplicaError(f"a probe failed: {reply.error}") from reply.error
+
+    def retire(self) -> int:
+        """Takes no more requests; counts those that it has and has not answered."""
+        with self._changed:
+            self._is_retired = True
+            return self._running + len(self._waiting)
 
     def close(self) -> None:
         """Answers what has not begun with an error, waits for what runs, and ends the threads."""

@@ -179,6 +179,30 @@ class CompiledModel:
         order = Order.AS_GIVEN if ordered else Order.AS_DONE
         return futures.mapped(self.serving, inputs, terms, order, look_ahead)
 
+    def set_devices(self, devices: str) -> None:
+        """Moves the model to other devices while it serves; no request is lost, and none runs twice.
+
+        The string is planned anew, as ``compile_model`` does it.  Replicas that it means as they are go on under
+        their ids; those that it does not mean get no new requests, finish what they hold and end; missing ones
+        are started, and serve as they come.  This returns when that is settled: ``replicas`` shows how it goes on.
+        What ``MULTI_DEVICE_PRIORITIES`` was set to is forgotten; hint and all other options stay.  Of a named
+        pool, all drivers follow.
+
+        Args:
+            devices: a device string.
+
+        Raises:
+            ConfigError: it is wrong, means nothing here, or what it means is taken; nothing was changed.
+            ReplicaError: the model is closed, or the keeper of its pool does not answer.
+
+        Example:
+            >>> with ov.compile_model(model, "SIM?ms=1") as simulated:
+            ...     simulated.set_devices("SIM*2?ms=1")
+            ...     len(simulated.replicas)
+            2
+        """
+        self.serving.set_devices(devices)
+
     @property
     def replicas(self) -> tuple[ReplicaInfo, ...]:
         """Every replica that was asked for and how it stands.

@@ -29,6 +29,10 @@ class ServingOptions(TypedDict, total=False):
     share_cores: bool
     #: Seconds to wait for cores that others hold.
     lease_timeout_s: float
+    #: At most so many replicas, those on hosts that join later included; ``None`` is all.
+    max_replicas: int | None
+    #: A replica that holds work, or the cluster's head, that is silent for so many seconds is given up.
+    replica_timeout_s: float
     #: The most rows of one inference when requests are joined; ``auto`` grows while requests wait.
     batch_size: int | Literal["auto"]
     #: The longest that a request waits for others to be joined with, in milliseconds.
@@ -95,6 +99,8 @@ def read_options(device_name: str | None, config: Mapping[str, Any], more: Servi
         precision=precision if precision in _PLANNED_PRECISIONS else None,
         share_cores=more.get("share_cores", False),
         lease_timeout_s=more.get("lease_timeout_s", PlacementOptions().lease_timeout_s),
+        max_replicas=more.get("max_replicas"),
+        replica_timeout_s=more.get("replica_timeout_s", PlacementOptions().replica_timeout_s),
     )
     plain = PoolOptions()
     return PoolOptions(

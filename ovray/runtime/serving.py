@@ -96,6 +96,7 @@ class Serving:
         self.callbacks = CallbackThreads("ovray-callback")
         #: What the caller set; ``None`` is the order of the device string.
         self._priorities: tuple[str, ...] | None = None
+        self._give_devices = opened.set_devices
         self._looking = threading.Lock()
         self._seen: tuple[ReplicaInfo, ...] = ()
         self._seen_until_s = 0.0
@@ -193,6 +194,19 @@ class Serving:
             )
         self.pool.set_priorities(places)
         self._priorities = places
+
+    def set_devices(self, devices: str) -> None:
+        """Gives the model another device string; priorities are those of the string again.
+
+        Raises:
+            ConfigError: it is wrong, means nothing here, or what it means is taken; nothing was changed.
+            ReplicaError: the model is closed.
+        """
+        self.pool.check_open()
+        self._give_devices(devices)
+        self._priorities = None
+        with self._looking:
+            self._seen_until_s = 0.0
 
     def _pin(self, device: str) -> str:
         """Finds what the scheduler calls the replica or device that a caller names."""
