@@ -59,6 +59,7 @@ class Health:
         self.heard(replica)
 
     def probe_failed(self, replica: Replica) -> None:
+        self.heard(replica)
         self._strike(replica)
         self._put_aside(replica)
 
@@ -81,8 +82,8 @@ class Health:
         self._ledger.touched[replica] = None
 
     def watch(self, replica: Replica) -> None:
-        """Look after a replica that holds work."""
-        if not replica.outstanding or replica.is_stalled:
+        """Look after a replica that holds work, or a probe."""
+        if not _owes_an_answer(replica) or replica.is_stalled:
             return
         silent_s = replica.heard_s + self._patience_s(replica)
         planned_s = self._looks.key_of(replica.id)
@@ -110,6 +111,7 @@ class Health:
             replica.state = ReplicaState.READY
             return []
         replica.state = ReplicaState.PROBING
+        replica.heard_s = self._ledger.now_s
         return [ProbeReplica(replica=replica_id)]
 
     def _look(self) -> list[Replica]:
@@ -117,7 +119,7 @@ class Health:
         assert replica_id is not None
         self._looks.discard(replica_id)
         replica = self._ledger.replicas[replica_id]
-        if replica.outstanding == 0:
+        if not _owes_an_answer(replica):
             return []
         silent_s = replica.heard_s + self._patience_s(replica)
         if silent_s > self._ledger.now_s:
@@ -133,7 +135,8 @@ class Health:
         if rate is None or not replica.rate.is_proven:
             return self._settings.stalled_after_unknown_s
         chunk_rows = next((dispatch.work.rows for dispatch in replica.chunks.values()), 0)
-        request_rows = next((dispatch.work.rows for dispatch in replica.requests.values()), 0) * replica.nireq
+        # A probe is one row.
+        request_rows = next((dispatch.work.rows for dispatch in replica.requests.values()), 1) * replica.nireq
         expected_s = max(chunk_rows, request_rows) / rate
         return max(self._settings.stalled_after_min_s, self._settings.stalled_after_times * expected_s)
 
@@ -161,3 +164,7 @@ class Health:
             replica.id, self._ledger.now_s + wait_s * self._chance.uniform(1.0 - _SPREAD, 1.0 + _SPREAD)
         )
         self._ledger.touched[replica] = None
+
+
+def _owes_an_answer(replica: Replica) -> bool:
+    return replica.outstanding > 0 or replica.state is ReplicaState.PROBING

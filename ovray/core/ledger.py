@@ -104,9 +104,9 @@ class Counters:
     late_answers: int = 0
     #: Events about replicas, requests or jobs that are not known, or known and already in that state.
     needless_events: int = 0
-    #: Dispatches beyond the first of their chunk.
+    #: Dispatches beyond the first of their chunk or request.
     backups_sent: int = 0
-    #: Chunks whose backup copy was done first.
+    #: Chunks and requests whose backup copy was done first.
     backups_won: int = 0
     #: Work sent again after a failure or a loss.
     retries: int = 0

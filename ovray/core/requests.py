@@ -121,28 +121,26 @@ class Requests:
         if work is None:
             self._ledger.counters.needless_events += 1
             return []
-        commands: list[Command] = []
-        for dispatch in list(work.dispatches.values()):
-            self._ledger.book_withdrawal(dispatch)
-            commands.append(CancelDispatch(replica=dispatch.replica, dispatch=dispatch.id))
-        commands.append(self._end(work, "cancelled by its caller"))
-        return commands
+        return self._end(work, "cancelled by its caller")
 
     def completed(self, dispatch: Dispatch, work: RequestWork) -> list[Command]:
+        """Deliver a result: this is the first answer, since it is still in the ledger."""
+        if next(iter(work.dispatches)) != dispatch.id:
+            self._ledger.counters.backups_won += 1
         self._ledger.book_completion(dispatch)
-        self._suspects.pop(work, None)
-        del self._live[work.asked.request]
-        return [DeliverResult(request=work.asked.request, dispatch=dispatch.id)]
+        return [DeliverResult(request=work.asked.request, dispatch=dispatch.id), *self._strike_off(work)]
 
     def failed(self, dispatch: Dispatch, work: RequestWork, cause: FailureCause, message: str) -> list[Command]:
         """Try a request elsewhere, or end it where the input is to blame or the tries are used up."""
         self._ledger.book_withdrawal(dispatch)
         if cause is FailureCause.INPUT:
-            return [self._end(work, message)]
+            return self._end(work, message)
         work.history.tries += 1
         work.history.failed_on |= {dispatch.replica}
+        if work.dispatches:
+            return []
         if work.history.tries >= self._settings.max_tries:
-            return [self._end(work, f"{message}; given up after {work.history.tries} tries")]
+            return self._end(work, f"{message}; given up after {work.history.tries} tries")
         self._retry(work)
         return []
 
@@ -150,33 +148,54 @@ class Requests:
         """Send a request again whose replica is gone, or give it up as poison."""
         self._ledger.book_withdrawal(dispatch)
         work.history.kills += 1
+        if work.dispatches:
+            return []
         if work.history.kills > self._settings.max_replicas_killed:
             self._ledger.counters.poisoned += 1
             message = f"{work.history.kills} replicas died while they held this request, the last one: {reason}"
-            return [
-                self._end(work, f"{message}; given up as poison; look at its input or raise max_replicas_killed")
-            ]
+            return self._end(
+                work, f"{message}; given up as poison; look at its input or raise max_replicas_killed"
+            )
         self._suspects[work] = None
         self._retry(work)
         return []
+
+    def stalled(self, replica: Replica) -> None:
+        """Let the requests of a silent replica run elsewhere, too; the first answer counts."""
+        for dispatch in replica.requests.values():
+            work = dispatch.work
+            if isinstance(work, RequestWork) and self._is_with_the_silent(work):
+                self._enqueue(work)
 
     def expire(self) -> list[Command]:
         """End waiting requests whose deadline has come."""
         commands: list[Command] = []
         while self.next_alarm_s <= self._ledger.now_s and (work := self._deadlines.first()) is not None:
             self._ledger.counters.expired += 1
-            commands.append(self._end(work, "its deadline passed before a replica had room for it"))
+            commands += self._end(work, "its deadline passed before a replica had room for it")
         return commands
 
-    def _end(self, work: RequestWork, message: str) -> DeliverError:
+    def _end(self, work: RequestWork, message: str) -> list[Command]:
+        return [*self._strike_off(work), DeliverError(request=work.asked.request, message=message)]
+
+    def _strike_off(self, work: RequestWork) -> list[Command]:
+        """Forget a request that has ended; withdraw it from wherever it still is."""
+        commands: list[Command] = []
+        for dispatch in list(work.dispatches.values()):
+            self._ledger.book_withdrawal(dispatch)
+            commands.append(CancelDispatch(replica=dispatch.replica, dispatch=dispatch.id))
         if work in self._submitters:
             self._submitters.discard(work)
             self._deadlines.discard(work)
-        elif not work.dispatches and work in self._queue_of(work).waiting:
+        elif work in self._queue_of(work).waiting:
             self._dequeue(work)
         self._suspects.pop(work, None)
         del self._live[work.asked.request]
-        return DeliverError(request=work.asked.request, message=message)
+        return commands
+
+    def _is_with_the_silent(self, work: RequestWork) -> bool:
+        """Say whether nobody that is heard of runs a request."""
+        return all(self._ledger.replicas[dispatch.replica].is_stalled for dispatch in work.dispatches.values())
 
     def _retry(self, work: RequestWork) -> None:
         """Queue a request again; its turn is that of its submission, so it goes before later ones."""
@@ -187,6 +206,8 @@ class Requests:
 
     def _enqueue(self, work: RequestWork) -> None:
         queue = self._queue_of(work)
+        if work in queue.waiting:
+            return  # a copy of it was to be sent
         queue.add(work)
         self._stirred[queue] = None
         self._waiting_count += 1
@@ -250,10 +271,13 @@ class Requests:
             if work is None:
                 queues.remove(queue)
                 continue
+            if work.dispatches and not self._is_with_the_silent(work):
+                self._dequeue(work)  # whom it is with has been heard again
+                continue
             replica = self._pick(queue, work)
             if replica is not None:
                 self._send(work, replica, queue, envelopes)
-            elif work.history.failed_on or work in self._suspects:
+            elif work.dispatches or work.history.failed_on or work in self._suspects:
                 # Where it may go has no room now; those behind it are not so particular.
                 queue.take_out(work)
                 stuck.append(work)
@@ -265,7 +289,7 @@ class Requests:
     def _pick(self, queue: _Queue, work: RequestWork) -> Replica | None:
         lane, now_s = queue.lane, self._ledger.now_s
         replica = lane.pick(work.rows, queue.rows_waiting, now_s)
-        if not work.history.failed_on and not self._suspects:
+        if not work.dispatches and not work.history.failed_on and not self._suspects:
             return replica
         aside: list[Replica] = []
         while replica is not None and not self._may_have(replica, work, queue):
@@ -278,6 +302,8 @@ class Requests:
 
     def _may_have(self, replica: Replica, work: RequestWork, queue: _Queue) -> bool:
         if self._ledger.is_barred(work.history, replica, queue.lane.members):
+            return False
+        if any(dispatch.replica == replica.id for dispatch in work.dispatches.values()):
             return False
         if work in self._suspects:
             if replica.requests and self._tester not in queue.lane.members:
@@ -296,6 +322,7 @@ class Requests:
             self._allowances[replica] = self._allowance(replica, queue)
         self._allowances[replica] -= 1
         self._dequeue(work)
+        self._ledger.counters.backups_sent += bool(work.dispatches)
         dispatch = self._ledger.book(replica, work)
         envelopes.setdefault(replica.id, []).append((dispatch.id, work.asked.request))
         self.refresh(replica)
@@ -356,9 +383,11 @@ class Requests:
         for work in self._submitters.items():
             places[work] = places.get(work, 0) + 1
         for work in self._live.values():
-            count = places.get(work, 0) + len(work.dispatches)
-            if count != 1:
-                raise InvariantError(f"request {work.asked.request} is in {count} places")
+            holders = {dispatch.replica for dispatch in work.dispatches.values()}
+            if not places.get(work) and not holders:
+                raise InvariantError(f"request {work.asked.request} is nowhere")
+            if places.get(work, 0) > 1 or len(holders) < len(work.dispatches):
+                raise InvariantError(f"request {work.asked.request} is twice in one place")
         if self._submitters and self._waiting_count < self._settings.max_waiting_requests:
             raise InvariantError("a submitter waits although the queue has room")
         for queue in self._queues.values():

@@ -145,7 +145,7 @@ class Scheduler:
         elif known.state is ReplicaState.PROBING:
             known.state = ReplicaState.READY
             known.failures_in_a_row = 0
-            self._ledger.touched[known] = None
+            self._health.heard(known)
         else:
             self._ledger.counters.needless_events += 1
         return []
@@ -243,6 +243,7 @@ class Scheduler:
             probes, silent = self._health.wake()
             commands += probes
             for replica in silent:
+                self._requests.stalled(replica)
                 self._jobs.stalled(replica)
         if self._requests.next_alarm_s <= self._ledger.now_s:
             commands += self._requests.expire()

@@ -40,7 +40,7 @@ class RequestWork:
     #: Order of submission.
     sequence: int
     history: History = field(default_factory=History)
-    #: Empty while it waits; never more than one.
+    #: Empty while it waits; more than one where those that had it before were silent.
     dispatches: dict[DispatchId, "Dispatch"] = field(default_factory=dict, repr=False)
 
     @property

@@ -309,6 +309,108 @@ def test_a_silent_replica_gets_no_new_work_until_it_is_heard_again() -> None:
     assert sent_to(scheduler.handle(Completed(replica=A, dispatch=DispatchId(1)), 9.0)) == {"a": [2]}
 
 
+def test_what_a_silent_replica_holds_is_sent_to_others_and_the_first_answer_counts() -> None:
+    # given: a holds both requests and says nothing; b is heard of
+    scheduler = a_scheduler(a_ready_replica("a"))
+    scheduler.handle(a_request(0), 0.0)
+    scheduler.handle(Completed(replica=A, dispatch=DispatchId(0)), 0.1)
+    handle_all(scheduler, [a_request(1), a_request(2)], 0.1)
+    handle_all(scheduler, [a_ready_replica("b")], 1.0)
+
+    # when: five times what they should take has gone by
+    copies = handle_all(scheduler, [TimerFired()], 2.1)
+    first, late = (
+        handle_all(scheduler, [Completed(replica=ReplicaId(name), dispatch=DispatchId(number))], 2.2)
+        for name, number in [("b", 3), ("a", 1)]
+    )
+
+    # then: nothing was withdrawn, and who is heard again gets work again
+    assert sent_to(copies) == {"b": [1, 2]}
+    assert only(DeliverResult, first) == [DeliverResult(request=RequestId(1), dispatch=DispatchId(3))]
+    assert only(CancelDispatch, first) == [CancelDispatch(replica=A, dispatch=DispatchId(1))]
+    assert only(DeliverResult, late) == []
+    counters = scheduler.snapshot().counters
+    assert (counters["backups_sent"], counters["backups_won"], counters["late_answers"]) == (2, 1, 1)
+    assert not scheduler.snapshot().replicas[0].is_stalled
+
+
+def test_where_nobody_else_is_a_silent_replicas_own_answer_counts() -> None:
+    scheduler = a_scheduler(a_ready_replica("a"))
+    scheduler.handle(a_request(0), 0.0)
+    scheduler.handle(Completed(replica=A, dispatch=DispatchId(0)), 0.1)
+    scheduler.handle(a_request(1), 0.1)
+
+    waiting = handle_all(scheduler, [TimerFired()], 9.0)
+    commands = handle_all(scheduler, [Completed(replica=A, dispatch=DispatchId(1)), a_ready_replica("b")], 9.5)
+
+    assert sent_to(waiting) == {}
+    assert only(DeliverResult, commands) == [DeliverResult(request=RequestId(1), dispatch=DispatchId(1))]
+    assert sent_to(commands) == {}
+    assert scheduler.snapshot().requests_waiting == 0
+
+
+def test_a_copy_that_waits_is_not_sent_once_its_replica_is_heard_again() -> None:
+    scheduler = a_scheduler(a_ready_replica("a"))
+    scheduler.handle(a_request(0), 0.0)
+    scheduler.handle(Completed(replica=A, dispatch=DispatchId(0)), 0.1)
+    handle_all(scheduler, [a_request(1), a_request(2)], 0.1)
+    handle_all(scheduler, [TimerFired()], 9.0)
+
+    handle_all(scheduler, [Completed(replica=A, dispatch=DispatchId(1))], 9.5)
+    commands = handle_all(scheduler, [a_ready_replica("b")], 9.6)
+
+    assert sent_to(commands) == {}
+
+
+@pytest.mark.parametrize("first_to_die", ["a", "b"])
+def test_a_request_and_its_copy_may_lose_their_replicas_in_any_order(first_to_die: str) -> None:
+    scheduler = a_scheduler(a_ready_replica("a"))
+    scheduler.handle(a_request(0), 0.0)
+    scheduler.handle(Completed(replica=A, dispatch=DispatchId(0)), 0.1)
+    scheduler.handle(a_request(1), 0.1)
+    handle_all(scheduler, [a_ready_replica("b"), TimerFired()], 2.1)
+
+    second_to_die = "ab".replace(first_to_die, "")
+    after_one = handle_all(scheduler, [ReplicaLost(replica=ReplicaId(first_to_die), reason="killed")], 2.2)
+    after_two = handle_all(scheduler, [ReplicaLost(replica=ReplicaId(second_to_die), reason="killed")], 2.3)
+    back = handle_all(scheduler, [a_ready_replica("c")], 2.4)
+
+    assert (sent_to(after_one), sent_to(after_two)) == ({}, {})
+    assert sent_to(back) == {"c": [1]}
+
+
+def test_an_input_that_is_to_blame_ends_its_request_at_the_silent_replica_too() -> None:
+    scheduler = a_scheduler(a_ready_replica("a"))
+    scheduler.handle(a_request(0), 0.0)
+    scheduler.handle(Completed(replica=A, dispatch=DispatchId(0)), 0.1)
+    scheduler.handle(a_request(1), 0.1)
+    handle_all(scheduler, [a_ready_replica("b"), TimerFired()], 2.1)
+
+    refused = Failed(replica=ReplicaId("b"), dispatch=DispatchId(2), cause=FailureCause.INPUT, message="odd")
+    commands = handle_all(scheduler, [refused], 2.2)
+
+    assert only(DeliverError, commands) == [DeliverError(request=RequestId(1), message="odd")]
+    assert only(CancelDispatch, commands) == [CancelDispatch(replica=A, dispatch=DispatchId(1))]
+
+
+def test_a_probe_that_is_not_answered_is_silence_too() -> None:
+    settings = SchedulerSettings(evict_after_failures=1, max_tries=9)
+    scheduler = a_scheduler(a_ready_replica("a"), a_ready_replica("b", rate=1.0), settings=settings)
+    scheduler.handle(a_request(0), 0.0)
+    scheduler.handle(Completed(replica=A, dispatch=DispatchId(0)), 0.1)
+    scheduler.handle(a_request(1), 0.1)
+    failure = Failed(replica=A, dispatch=DispatchId(1), cause=FailureCause.DEVICE, message="hot")
+    scheduler.handle(failure, 0.2)
+    handle_all(scheduler, [TimerFired()], 2.0)
+
+    handle_all(scheduler, [TimerFired()], 4.1)
+    was_stalled = scheduler.snapshot().replicas[0].is_stalled
+    handle_all(scheduler, [a_ready_replica("a")], 5.0)
+
+    assert was_stalled
+    assert not scheduler.snapshot().replicas[0].is_stalled
+
+
 def test_a_replica_that_has_done_nothing_yet_is_given_a_minute_to_answer() -> None:
     scheduler = a_scheduler(a_ready_replica("a"))
 
