@@ -283,6 +283,8 @@ def _models_of(devices: DeviceString, entry: DeviceEntry, first_number: int) -> 
     row_ms = float(entry.properties.get("ms", "0"))
     if row_ms <= 0:
         raise devices.error("say how long a row takes, above 0, such as SIM?ms=40", entry)
+    if "trouble" in entry.properties:
+        raise devices.error("a simulation reads no file of troubles; say --slow-down or --die", entry)
     nireq = entry.nireq or int(entry.properties.get("nireq", "1"))
     return [
         ReplicaModel(

@@ -35,6 +35,10 @@ SIM_SETTINGS: Mapping[str, tuple[float, type[int] | type[float]]] = {
     "jitter": (0.0, float),
 }
 
+#: And those that are words, or the path of a file.
+SIM_ANSWERS = ("zeros", "sum")
+SIM_WORDS = ("answer", "trouble")
+
 #: A typing slip such as ``SIM*80000000`` should end in an error, not in a plan that fills the memory.
 MAX_COUNT = 100_000
 
@@ -362,8 +366,14 @@ class _Reader:
         return key, value
 
     def _check_sim_setting(self, key: str, value: str) -> None:
+        if key == "answer" and value not in SIM_ANSWERS:
+            self._fail(f"answer={value}: a simulated device answers with {_listed(SIM_ANSWERS)}")
+        if key == "trouble" and not value.startswith("/"):
+            self._fail(f"trouble={value}: give the whole path of a file, such as trouble=/tmp/trouble")
+        if key in SIM_WORDS:
+            return
         if key not in SIM_SETTINGS:
-            self._fail(f"SIM has no setting {key!r}; legal are {_listed(tuple(SIM_SETTINGS))}")
+            self._fail(f"SIM has no setting {key!r}; legal are {_listed((*SIM_SETTINGS, *SIM_WORDS))}")
         least, kind = SIM_SETTINGS[key]
         whole = kind is int
         pattern = r"[0-9]+" if whole else r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?"

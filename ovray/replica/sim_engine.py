@@ -1,6 +1,7 @@
 """Stands in for a device that one does not have: takes the time it would take, burns no CPU, answers with zeros.
 
-May not enter: ray, openvino devices.  Settings: ``SIM?ms=5&nireq=2&compile_s=3&jitter=0.1``.
+May not enter: ray, openvino devices.  Settings: ``SIM?ms=5&nireq=2&compile_s=3&jitter=0.1``; what ``answer`` and
+``trouble`` mean: sim_behaviour.py.
 """
 
 import random
@@ -8,14 +9,16 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from ovray.errors import ConfigError
+from ovray.errors import ConfigError, ReplicaError
 from ovray.replica.element_types import zeros
 from ovray.replica.engine import Answer, EngineInfo, Slot, Tensors
 from ovray.replica.signature import Port, Signature
+from ovray.replica.sim_behaviour import SimAnswer, Trouble, check_summable, filled, row_sums
 from ovray.replica.slots import SLOTS_AHEAD, SlotPool
 
 
@@ -30,6 +33,9 @@ class SimSettings:
     compile_s: float = 0.0
     #: Standard deviation of the times over their mean.
     jitter: float = 0.0
+    answer: SimAnswer = SimAnswer.ZEROS
+    #: The file that says what troubles the device; see ``Trouble``.
+    trouble: Path | None = None
 
     @staticmethod
     def parse(properties: Mapping[str, str]) -> "SimSettings":
@@ -38,7 +44,14 @@ class SimSettings:
         Raises:
             ConfigError: a setting is unknown or is no number in its range.
         """
-        known = {"ms": float, "nireq": int, "compile_s": float, "jitter": float}
+        known = {
+            "ms": float,
+            "nireq": int,
+            "compile_s": float,
+            "jitter": float,
+            "answer": SimAnswer,
+            "trouble": Path,
+        }
         values: dict[str, Any] = {}
         for key, text in properties.items():
             if key not in known:
@@ -46,7 +59,9 @@ class SimSettings:
             try:
                 values[key] = known[key](text)
             except ValueError as error:
-                raise ConfigError(f"SIM?{key}={text}: {text!r} is no number") from error
+                raise ConfigError(f"SIM?{key}={text}: {text!r} is none of its values") from error
+            if key in ("answer", "trouble"):
+                continue
             if values[key] < 0 or (key in ("ms", "nireq") and values[key] == 0):
                 raise ConfigError(f"SIM?{key}={text}: must be positive")
         return SimSettings(**values)
@@ -69,8 +84,12 @@ class SimEngine:
             batch_rows: rows that one inference takes at the most.
             seed: decides the jitter.
         """
+        if settings.answer is SimAnswer.SUM:
+            check_summable(signature)
         time.sleep(settings.compile_s)
         self._settings = settings
+        self._trouble = Trouble(settings.trouble)
+        self._ports = signature.outputs
         self._random = random.Random(seed)
         self._outputs = {port.name: _zeros(port) for port in signature.outputs}
         slots = [
@@ -116,12 +135,24 @@ class SimEngine:
         self._threads.shutdown()
 
     def _infer(self, slot: _SimSlot, answer: Answer, seconds: float) -> None:
-        time.sleep(seconds)
+        outputs: Tensors | None = None
+        failure: Exception | None = None
+        try:
+            time.sleep(seconds / self._trouble.speed())
+            outputs = self._outputs_of(slot)
+        except ReplicaError as error:
+            failure = error
         self._slots.ended()
         try:
-            answer(self._outputs, None)
+            answer(outputs, failure)
         finally:
             self._slots.give_back(slot)
+
+    def _outputs_of(self, slot: _SimSlot) -> Tensors:
+        if self._settings.answer is SimAnswer.ZEROS:
+            return self._outputs
+        sums = row_sums(list(slot.inputs.values()), self._info.batch_rows)
+        return {port.name: filled(port, self._outputs[port.name].shape, sums) for port in self._ports}
 
 
 def _zeros(port: Port) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Answers requests as a device that one does not have: takes the time it would take, and gives zeros.
+"""Answers requests as a device that one does not have: takes the time it would take, and gives zeros or sums.
 
 May not enter: ray, openvino devices.  Settings: sim_engine.py.  Requests are not joined: a simulated row takes its
 time in every company.
@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ovray.errors import ConfigError
+from ovray.errors import ConfigError, ReplicaError
 from ovray.replica.element_types import PACKED_TYPES, zeros
 from ovray.replica.engine import EngineInfo
 from ovray.replica.envelope import Request, TensorShape
@@ -18,6 +18,7 @@ from ovray.replica.joining import Joining
 from ovray.replica.request_check import check, shape_of, zeros_for
 from ovray.replica.request_engine import InferenceFailedError, Inferred, Lane, Outputs
 from ovray.replica.signature import Port, Signature
+from ovray.replica.sim_behaviour import SimAnswer, Trouble, check_summable, filled, row_sums
 from ovray.replica.sim_engine import SimSettings
 
 
@@ -33,9 +34,12 @@ class SimRequests:
             settings: how fast to be.
             seed: decides the jitter.
         """
+        if settings.answer is SimAnswer.SUM:
+            check_summable(signature)
         time.sleep(settings.compile_s)
         self._signature = signature
         self._settings = settings
+        self._trouble = Trouble(settings.trouble)
         self._random = random.Random(seed)
         self._drawing = threading.Lock()
         self._lanes = [_SimLane(self) for _ in range(settings.nireq)]
@@ -85,10 +89,18 @@ class SimRequests:
         raise ConfigError("a simulated device compiles nothing that could be exported; ask a real one")
 
     def seconds_for(self, rows: int) -> float:
-        """Draws how long an inference of so many rows takes."""
+        """Draws how long an inference of so many rows takes; does not return while the device hangs.
+
+        Raises:
+            InferenceFailedError: the device fails just now.
+        """
+        try:
+            speed = self._trouble.speed()
+        except ReplicaError as error:
+            raise InferenceFailedError(str(error)) from error
         with self._drawing:
             factor = max(0.0, self._random.gauss(1.0, self._settings.jitter))
-        return rows * self._settings.ms / 1000 * factor
+        return rows * self._settings.ms / 1000 * factor / speed
 
     def rows_of(self, request: Request) -> int:
         """Counts the rows of a request: the length of an input's first dimension where that is open."""
@@ -98,10 +110,13 @@ class SimRequests:
                 return shape[0]
         return 1
 
-    def outputs_of(self, rows: int) -> Outputs:
-        """Makes the zeros that answer so many rows."""
+    def outputs_of(self, request: Request, rows: int) -> Outputs:
+        """Makes what answers a request of so many rows."""
         ports = self._signature.outputs
         shapes = tuple(_shape(port, rows) for port in ports)
+        if self._settings.answer is SimAnswer.SUM:
+            sums = row_sums(request.tensors, rows)
+            return Outputs(tuple(filled(port, shape, sums) for port, shape in zip(ports, shapes, strict=True)))
         packed = any(port.element_type in PACKED_TYPES for port in ports)
         return Outputs(
             tensors=tuple(zeros(port.element_type, shape) for port, shape in zip(ports, shapes, strict=True)),
@@ -119,10 +134,11 @@ class _SimLane:
         rows = [self._engine.rows_of(request) for request in requests]
         infer_s = self._engine.seconds_for(sum(rows))
         time.sleep(infer_s)
-        return Inferred([self._engine.outputs_of(count) for count in rows], infer_s)
+        outputs = [self._engine.outputs_of(*each) for each in zip(requests, rows, strict=True)]
+        return Inferred(outputs, infer_s)
 
     def blame(self, request: Request, failure: InferenceFailedError) -> Exception:
-        raise AssertionError("a simulated device does not fail") from failure
+        return ReplicaError(str(failure))
 
 
 def _shape(port: Port, rows: int) -> TensorShape:

@@ -1,6 +1,7 @@
 """Requests in, replies out: shapes, types, errors and order, on real OpenVINO in this process."""
 
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -284,6 +285,24 @@ def test_a_simulated_device_answers_with_zeros_of_the_requests_rows() -> None:
     scores, brightest = outputs_of(reply)
     assert (scores.shape, brightest.shape, scores.any()) == ((3, 5), (3,), False)
     assert reply.infer_s == pytest.approx(0.003)
+
+
+def test_a_simulated_device_can_answer_with_sums_and_fail_on_demand(tmp_path: Path) -> None:
+    trouble = tmp_path / "trouble"
+    settings = SimSettings.parse({"ms": "1", "answer": "sum", "trouble": str(trouble)})
+    envelope = an_envelope([[np.arange(64, dtype=np.float32).reshape(2, 32)]])
+
+    with a_server(SimRequests(describe(a_perceptron()), settings, "seed")) as server:
+        (summed,) = server.ask(envelope)
+        trouble.write_text("fails")
+        (failed,) = server.ask(envelope)
+        with pytest.raises(ReplicaError, match="probe failed: the simulated device fails"):
+            server.probe()
+        trouble.unlink()
+        server.probe()
+
+    assert [output[:, 0].tolist() for output in outputs_of(summed)] == [[496, 1520], [496, 1520]]
+    assert isinstance(failed.error, ReplicaError)
 
 
 def test_a_request_that_has_not_begun_can_be_cancelled_and_is_answered_nevertheless() -> None:

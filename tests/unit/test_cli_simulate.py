@@ -73,6 +73,7 @@ def test_faults_are_part_of_the_rehearsal_and_of_its_bound() -> None:
         (["--devices", "SIM", "--rows", "5"], "say how long a row takes"),
         (["--devices", "SIM?ms=0", "--rows", "5"], "say how long a row takes"),
         (["--devices", "SIM?ms=-4", "--rows", "5"], "ms is a number from 0 up"),
+        (["--devices", "SIM?ms=1&trouble=/tmp/t", "--rows", "5"], "a simulation reads no file of troubles"),
         (["--devices", "SIM?ms=1"], "give either --rows N or --requests RATE; nothing was simulated"),
         (["--devices", "SIM?ms=1", "--rows", "-5"], "--rows must be above 0, got -5; nothing was simulated"),
         (["--devices", "SIM?ms=1", "--requests", "nan"], "--requests must be above 0, got nan"),
