@@ -94,8 +94,14 @@ def _explain(error: Exception) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> Any:
-    """Ends as Ctrl-C does when the job system stops us."""
-    raise KeyboardInterrupt
+    """Does what Ctrl-C would do at this moment when the job system stops us: a job completes what it holds.
+
+    Calls the handler and does not send the signal: Ray blocks SIGINT in the drivers of its jobs.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):
+        raise KeyboardInterrupt
+    handler(signal.SIGINT, frame)
 
 
 if __name__ == "__main__":

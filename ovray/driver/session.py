@@ -5,6 +5,7 @@ May not enter: replicas, work.  Ends only the Ray that it started itself.
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -189,7 +190,8 @@ def _connect(head: str) -> None:
         # says so with RAY_AUTH_MODE.
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     try:
-        ray.init(address=head, log_to_driver=False, logging_level=logging.ERROR)
+        with _sigterm_as_before():
+            ray.init(address=head, log_to_driver=False, logging_level=logging.ERROR)
     except (ray.exceptions.RayError, RuntimeError, ConnectionError, ValueError) as error:
         raise ConfigError(f"the Ray at {head!r} cannot be used: {_reason(error)}") from error
 
@@ -245,9 +247,23 @@ def _reason(error: BaseException) -> str:
 
 def _start_local() -> RaySession:
     defaults = {name: value for name, value in _LOCAL_ENVIRONMENT.items() if name not in os.environ}
-    with _environment(defaults), _switch_as_in_environment():
+    with _environment(defaults), _switch_as_in_environment(), _sigterm_as_before():
         ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     return RaySession(origin=Origin.LOCAL, address="local")
+
+
+@contextmanager
+def _sigterm_as_before() -> Iterator[None]:
+    """Gives SIGTERM back to who handles it in this process: ``ray.init`` makes it end the process on the spot.
+
+    A process that left it to the system keeps what Ray does: the driver's Ray is taken down with it.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -83,6 +83,16 @@ class TestInterrupts:
             self.check(command, tmp_path / "scores")
         assert not (tmp_path / "scores").exists()
 
+    def test_while_rows_flow_a_job_system_ends_it_as_well_as_ctrl_c(self, folder: Path, tmp_path: Path) -> None:
+        # Parts are due in ten minutes: what is there afterwards was completed because it was held.
+        with scoring(folder, tmp_path / "scores", "--commit-every", "600") as command:
+            assert wait_until(lambda: ": ready" in command.stdout), command.stderr
+            command.process.terminate()
+            assert command.wait(INTERRUPT_TIMEOUT_S) == 130
+            assert command.leaves_nothing_within(LEFT_OVER_TIMEOUT_S), command.processes()
+            assert command.stderr == "ovray: interrupted; what was complete is kept, the rest was taken away\n"
+        assert 0 < sum(pq.read_table(part).num_rows for part in parts_in(tmp_path / "scores")) < ROWS
+
     def test_while_rows_flow_finished_files_stay_whole(self, folder: Path, tmp_path: Path) -> None:
         with scoring(folder, tmp_path / "scores") as command:
             assert wait_until(lambda: bool(parts_in(tmp_path / "scores")))
