@@ -253,9 +253,8 @@ class Requests:
         self._place_stirred(envelopes)
         while self._admit(commands):
             self._place_stirred(envelopes)
-        served, self._allowances = self._allowances, {}
-        for replica in served:
-            self.refresh(replica)
+        # Those that were sent something are touched, so their queues hear of them once more, without allowances.
+        self._allowances.clear()
         self._stirred.clear()
         for replica_id, sent in envelopes.items():
             commands.append(SendEnvelope(replica=replica_id, requests=tuple(sent)))
@@ -325,7 +324,8 @@ class Requests:
         self._ledger.counters.backups_sent += bool(work.dispatches)
         dispatch = self._ledger.book(replica, work)
         envelopes.setdefault(replica.id, []).append((dispatch.id, work.asked.request))
-        self.refresh(replica)
+        if queue.waiting or len(self._stirred) > 1 or self._submitters:
+            self.refresh(replica)
 
     def _allowance(self, replica: Replica, queue: _Queue) -> int:
         """Return how many requests a replica may get now: its share of those waiting, or what it needs to work."""

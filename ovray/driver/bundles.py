@@ -12,8 +12,10 @@ driver and 42 us of the replica a request before, 20 us and 5 us after.
 """
 
 import itertools
+from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,9 @@ from numpy.typing import NDArray
 from ovray.core.events import RequestSubmitted
 from ovray.core.ids import ReplicaId, RequestId
 from ovray.core.ledger import ReplicaState
-from ovray.core.snapshot import Snapshot
+from ovray.core.snapshot import ReplicaSnapshot, Snapshot
 from ovray.driver.calls import Call, Ended
+from ovray.driver.small_requests import Joined, Kind, SmallRequest, joined_tensors, tell
 from ovray.errors import DataError, ReplicaError
 from ovray.replica.workload import ReplicaReport
 
@@ -32,6 +35,9 @@ BUNDLE_S = 0.001
 
 #: Bytes of a bundle's inputs: copying more would cost what bundling saves.
 BUNDLE_BYTES = 64 << 10
+
+#: Inferences of a replica that count for the time of a row.
+_TIMES_KEPT = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +51,32 @@ class BundleRule:
     max_rows: int
 
 
-def bundle_rule(snapshot: Snapshot, reports: Mapping[ReplicaId, ReplicaReport]) -> BundleRule | None:
+class RowTimes:
+    """Learns how long a row takes on the devices themselves.
+
+    The scheduler's rates count the time in which a replica had work, messages included; of bundles that are too
+    small for the device that is most of it, and they would stay small for ever.
+    """
+
+    def __init__(self) -> None:
+        self._row_s: defaultdict[ReplicaId, deque[float]] = defaultdict(lambda: deque(maxlen=_TIMES_KEPT))
+
+    def note(self, how: Ended) -> None:
+        """Takes note of an inference that ended well."""
+        if how.replica is None or how.batch_rows < 1 or how.infer_s <= 0.0:
+            return
+        self._row_s[how.replica].append(how.infer_s / how.batch_rows)
+
+    def rows_per_s(self, standing: ReplicaSnapshot) -> float:
+        """Says how fast a replica is, by its inferences or by its answers, whichever is more."""
+        row_s = self._row_s.get(standing.id)
+        # The least of them: what was disturbed says nothing of the device.
+        return max(standing.rows_per_s or 0.0, 1.0 / min(row_s) if row_s else 0.0)
+
+
+def bundle_rule(
+    snapshot: Snapshot, reports: Mapping[ReplicaId, ReplicaReport], times: RowTimes
+) -> BundleRule | None:
     """Makes the rule that suits every replica that is there; ``None`` where requests are not to be joined."""
     serving = [standing for standing in snapshot.replicas if standing.state is not ReplicaState.LOST]
     engines = [reports[standing.id].engine for standing in serving if standing.id in reports]
@@ -53,7 +84,7 @@ def bundle_rule(snapshot: Snapshot, reports: Mapping[ReplicaId, ReplicaReport]) 
     if len(engines) < len(serving) or len(verdicts) != 1 or any(engine.batch is None for engine in engines):
         return None
     ((input_axes, output_axes),) = verdicts
-    rows_in_time = min((standing.rows_per_s or 0.0) for standing in serving) * BUNDLE_S
+    rows_in_time = min(map(times.rows_per_s, serving)) * BUNDLE_S
     max_rows = min(int(rows_in_time), *(engine.max_joined_rows for engine in engines))
     if input_axes is None or output_axes is None or max_rows < 2:
         return None
@@ -71,17 +102,22 @@ class _Bundle:
 class Bundles:
     """Owns the bundles that are under way."""
 
-    def __init__(self, submit_alone: Callable[[Call], None], max_kills: int) -> None:
+    def __init__(
+        self, submit_alone: Callable[[Call], None], max_kills: int, left: Callable[[int, int], None]
+    ) -> None:
         """Has no rule yet, and so joins nothing.
 
         Args:
             submit_alone: takes a request that was in a bundle and is to be tried on its own.
             max_kills: replicas that may die of one piece of work.
+            left: is told the bytes and the number of small requests that have ended.
         """
         #: ``None`` joins nothing.
         self.rule: BundleRule | None = None
+        self.times = RowTimes()
         self._submit_alone = submit_alone
         self._max_kills = max_kills
+        self._left = left
         self._bundle_of: dict[RequestId, _Bundle] = {}
         # Below zero, so that they are nobody else's.
         self._ids = itertools.count(-1, -1)
@@ -101,6 +137,35 @@ class Bundles:
         for group in alike.values():
             formed += self._join(group, self.rule)
         return formed
+
+    def form_small(self, requests: Sequence[SmallRequest]) -> list[Call]:
+        """Joins those that may be; returns what is to be scheduled."""
+        by_kind: dict[Kind, list[SmallRequest]] = {}
+        for request in requests:
+            if not request.is_over:
+                by_kind.setdefault(request.kind, []).append(request)
+        formed: list[Call] = []
+        for kind, alike in by_kind.items():
+            rows = None if self.rule is None else kind.rows_along(self.rule.input_axes)
+            if self.rule is None or rows is None:
+                formed += map(self._small_alone, alike)
+            else:
+                formed += self._join_small(alike, rows, self.rule)
+        return formed
+
+    def cancel_small(self, request: SmallRequest) -> RequestId | None:
+        """Ends one that is in a bundle, unless it has ended; gives the number of one that is not."""
+        if request.number is None:
+            self.end_small(request, ReplicaError("cancelled by its caller"))
+        return request.number
+
+    def end_small(self, request: SmallRequest, error: Exception) -> None:
+        """Ends a request with an error, unless it has ended."""
+        self._end_alone(request, _not_inferred(error))
+
+    def _end_alone(self, request: SmallRequest, how: Ended) -> None:
+        if request.end(how):
+            self._left(request.kind.size_bytes, 1)
 
     def cancel(self, request: RequestId) -> bool:
         """Ends a request that is in a bundle; says whether it was in one."""
@@ -126,6 +191,45 @@ class Bundles:
                 at += 1
             yield members[0] if len(members) == 1 else self._bundle(_Bundle(rule, members, rows, 0.0))
 
+    def _join_small(self, alike: Sequence[SmallRequest], rows: int, rule: BundleRule) -> Iterable[Call]:
+        most = max(1, min(rule.max_rows // rows, BUNDLE_BYTES // max(1, alike[0].kind.size_bytes)))
+        at = 0
+        while at < len(alike):
+            # As in ``_join``: powers of two.
+            count = min(most, 1 << ((len(alike) - at).bit_length() - 1))
+            yield (
+                self._small_alone(alike[at])
+                if count == 1
+                else self._bundle_small(alike[at : at + count], rows, rule)
+            )
+            at += count
+
+    def _small_alone(self, request: SmallRequest, *, kills: int = 0) -> Call:
+        return request.alone(RequestId(next(self._ids)), partial(self._end_alone, request), kills=kills)
+
+    def _bundle_small(self, members: Sequence[SmallRequest], rows: int, rule: BundleRule) -> Call:
+        first_s = members[0].submitted_s
+
+        def end(how: Ended) -> None:
+            if how.outputs is not None:
+                self.times.note(how)
+                told = tell(members, Joined(how, rule.output_axes, rows, first_s), how.outputs)
+                self._left(told * members[0].kind.size_bytes, told)
+                return
+            kills = 0 if isinstance(how.error, DataError) else 1
+            for member in members:
+                if not member.is_over:
+                    self._submit_alone(self._small_alone(member, kills=kills))
+
+        return Call(
+            asked=RequestSubmitted(
+                request=RequestId(next(self._ids)), rows=rows * len(members), kills=self._max_kills
+            ),
+            tensors=joined_tensors(members, rule.input_axes),
+            ended=end,
+            submitted_s=first_s,
+        )
+
     def _bundle(self, bundle: _Bundle) -> Call:
         first = bundle.members[0]
         bundle.submitted_s = first.submitted_s
@@ -150,6 +254,7 @@ class Bundles:
 
     def _end(self, bundle: _Bundle, how: Ended) -> None:
         outputs = None if how.outputs is None else _split(how.outputs, bundle)
+        self.times.note(how)
         for number, member in enumerate(bundle.members):
             if self._bundle_of.pop(member.asked.request, None) is None:
                 continue  # cancelled meanwhile

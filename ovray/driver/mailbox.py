@@ -13,6 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+#: Files that have something to say, as the selector found them.
+Ready = list[tuple[selectors.SelectorKey, int]]
+
 
 class Mailbox:
     """Is a queue whose taker also hears of readable sockets, without a thread between.
@@ -35,8 +38,7 @@ class Mailbox:
     def put(self, note: Any) -> None:
         """Leaves a note."""
         self._notes.append(note)
-        if self._is_waiting:
-            os.eventfd_write(self._wake, 1)
+        self.wake()
 
     def get(self, timeout: float) -> Any:
         """Waits for a note and takes it.
@@ -49,12 +51,34 @@ class Mailbox:
             left_s = end_s - time.monotonic()
             if left_s <= 0:
                 raise queue.Empty
-            self._wait(left_s)
+            self._call_back(self.wait(left_s))
         return self._notes.popleft()
+
+    def wake(self) -> None:
+        """Has the taker return from its wait, if it waits."""
+        if self._is_waiting:
+            os.eventfd_write(self._wake, 1)
 
     def get_all(self, timeout_s: float) -> list[Any]:
         """Waits for a note or a socket; takes all the notes that there are, perhaps none."""
-        self._wait(0.0 if self._notes else timeout_s)
+        return self.collect(self.wait(timeout_s))
+
+    def wait(self, timeout_s: float, is_wanted: Callable[[], bool] = lambda: False) -> Ready:
+        """Waits for a note, a socket or ``wake``; ``collect`` is to follow.
+
+        Args:
+            timeout_s: at most so long.
+            is_wanted: whether something came of which no note speaks; who makes it so calls ``wake`` after.
+        """
+        self._is_waiting = True
+        # Who put a note in just before saw nobody waiting, so it has to be seen here.
+        found = self._selector.select(0.0 if self._notes or is_wanted() else timeout_s)
+        self._is_waiting = False
+        return found
+
+    def collect(self, found: Ready) -> list[Any]:
+        """Calls back for the sockets that were found; takes all the notes that there are, perhaps none."""
+        self._call_back(found)
         taken = []
         with contextlib.suppress(IndexError):
             while True:
@@ -66,7 +90,7 @@ class Mailbox:
     ) -> None:
         """Calls back on the taker's thread whenever ``file`` can be read, or written; replaces an earlier watch.
 
-        To be called on the taker's thread, too.
+        To be called by one thread at a time, and not while another collects.
         """
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if on_writable else 0)
         if file in self._selector.get_map():
@@ -78,15 +102,13 @@ class Mailbox:
         """Undoes ``watch``."""
         self._selector.unregister(file)
 
-    def _wait(self, timeout_s: float) -> None:
-        self._is_waiting = True
-        # Who put a note in just before saw nobody waiting, so it has to be seen here.
-        found = self._selector.select(0.0 if self._notes else timeout_s)
-        self._is_waiting = False
+    def _call_back(self, found: Ready) -> None:
         for key, events in found:
             if key.data is None:
                 os.eventfd_read(self._wake)
                 continue
+            if self._selector.get_map().get(key.fd) is not key:
+                continue  # is watched no more, or for something else, since it was found
             on_readable, on_writable = key.data
             if events & selectors.EVENT_WRITE:
                 on_writable()

@@ -5,12 +5,14 @@ objects (runtime/).  Whatever changes the loop happens on the driver thread; oth
 """
 
 import atexit
+import contextlib
 import itertools
 import math
 import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as AnswerTimeoutError
@@ -24,15 +26,19 @@ from ovray.core.ids import ReplicaId, RequestId
 from ovray.core.ledger import ReplicaState
 from ovray.core.scheduler import Scheduler
 from ovray.core.serving_order import ServingOrder
+from ovray.core.settings import SchedulerSettings
 from ovray.core.snapshot import Snapshot
 from ovray.devices.records import ReplicaSpec
 from ovray.devices.replanning import Present
+from ovray.driver.bundles import Bundles
 from ovray.driver.calls import Call, Ended
+from ovray.driver.interrupts import HeldBack
 from ovray.driver.lifecycle import ReplicaSet, Upkeep
 from ovray.driver.messages import PoolEnded, PoolRearranged, ReplicaStart, Replied
 from ovray.driver.ordering import Ordering
 from ovray.driver.request_loop import RequestLoop
 from ovray.driver.room import Room
+from ovray.driver.small_requests import SmallRequest
 from ovray.driver.transport import Inbox, Transport
 from ovray.errors import InvariantError, OvrayError, ReplicaError
 from ovray.replica.workload import ReplicaReport
@@ -134,9 +140,22 @@ class RequestPool:
         self._let_go = let_go
         self._replicas = ReplicaSet(carriage.transport, upkeep=upkeep)
         self._loop = RequestLoop(
-            scheduler, carriage.transport, self._replicas, carriage.client, submit_again=carriage.inbox.put
+            scheduler,
+            carriage.transport,
+            self._replicas,
+            carriage.client,
+            Bundles(carriage.inbox.put, SchedulerSettings().max_replicas_killed, room.leave),
         )
         self._loop.ordering = self._ordering(order)
+        #: Who holds it drives: the driver thread, or one that lends it a hand with small requests.
+        self._turn = threading.Lock()
+        #: The thread that has the turn, or had it last.
+        self._turn_of: int | None = None
+        self._sleeps_until_s = 0.0
+        #: Why the pool cannot go on, if a lent hand was struck.
+        self._lender_error: InvariantError | None = None
+        #: Small requests that nobody has taken in yet.
+        self._small: deque[SmallRequest] = deque()
         self._request_ids = itertools.count()
         self._pid = os.getpid()
         #: Set once, and then nothing is taken any more.
@@ -210,10 +229,46 @@ class RequestPool:
                 self._room.leave(size_bytes)
 
         self._inbox.put(Call(asked=asked, tensors=taken, ended=leave, submitted_s=submitted_s))
-        if not self._thread.is_alive():
-            # It may have looked into its inbox for the last time before the request was there.
+        if self._over is not None:
+            # The driver thread may have looked for the last time before the request was there.
             self._end_what_is_left()
         return request
+
+    @property
+    def joined_in_flight(self) -> int:
+        """How many requests in flight keep every replica busy where they are joined; 0 where they are not."""
+        return self._loop.joined_in_flight
+
+    def submit_small(self, request: SmallRequest) -> None:
+        """Takes a request of few bytes; waits while the pool has no room for it.
+
+        Where nothing is under way it is sent on this thread: to wake another one would cost more than that.  Else
+        the driver thread sends it, with what has come until it is there; or when the next answer comes, if what
+        is under way lasts so long.
+
+        Args:
+            request: hears of its end by its ``ends``.
+
+        Raises:
+            ReplicaError: the pool is closed or broken.
+        """
+        self.check_open()
+        self._room.enter(request.kind.size_bytes, None, self.check_open)
+        request.submitted_s = time.monotonic()
+        # In this order: who drives looks here once more after each turn, so a request that finds the turn taken,
+        # or enough under way, is found.
+        self._small.append(request)
+        if self._loop.is_idle:
+            self._lend_a_hand()
+        elif not self._loop.has_enough:
+            self._inbox.wake()
+        if self._over is not None:
+            # The driver thread may have looked for the last time before the request was there.
+            self._end_what_is_left()
+
+    def cancel_small(self, request: SmallRequest) -> None:
+        """Ends a request with an error, unless it has ended."""
+        self._inbox.put(lambda: self._loop.cancel_small(request))
 
     def cancel(self, request: RequestId) -> None:
         """Ends a request with an error, unless it has ended."""
@@ -330,7 +385,7 @@ class RequestPool:
         self.check_open()
         done: Future[T] = Future()
         self._inbox.put(_Errand(do=do, done=done))
-        if not self._thread.is_alive():
+        if self._over is not None:
             self._end_what_is_left()
         try:
             return done.result(ANSWER_TIMEOUT_S)
@@ -342,10 +397,16 @@ class RequestPool:
     def _run(self) -> None:
         try:
             while not self._closing:
-                self._take(self._inbox.get_all(self._loop.due_in_s))
-                self._loop.tick()
+                self._sleeps_until_s = self._loop.due_s
+                found = self._inbox.wait(self._loop.due_in_s, lambda: self._has_small_to_do)
+                with self._turn:
+                    self._turn_of = threading.get_ident()
+                    self._take(self._inbox.collect(found))
+                    self._loop.tick()
                 if self._replicas.first_ready_s is not None:
                     self._first_ready.set()
+                if self._lender_error is not None:
+                    raise self._lender_error
             self._over = ReplicaError("the model was closed; compile it again to infer")
         except OvrayError as error:
             self._over = self._transport.explain(error)
@@ -364,6 +425,8 @@ class RequestPool:
         replied = [note for note in notes if isinstance(note, Replied)]
         if replied:
             self._loop.take_replies(replied)
+        if self._has_small_to_do:
+            self._submit_small()
         for note in notes:
             if not isinstance(note, (Call, Replied)):
                 self._take_note(note)
@@ -380,19 +443,53 @@ class RequestPool:
         elif isinstance(note, PoolEnded):
             raise note.error
         elif callable(note):
-            note()  # a transport's, which touches its sockets on this thread only
+            note()  # a transport's, which touches its sockets during a turn only
         else:
             self._loop.take(note)
 
     def _end_what_is_left(self) -> None:
         """Tells everybody who still waits for something that it will not come."""
+        if self._turn.locked() and self._turn_of == threading.get_ident():
+            return  # in the middle of it; comes here again when its turn is over
         error = self._over or ReplicaError("the driver thread has ended")
-        self._loop.end_all(error)
-        for note in self._inbox.get_all(0.0):
-            if isinstance(note, Call):
-                self._loop.refuse(note, error)
-            elif isinstance(note, _Errand):
-                note.done.set_exception(error)
+        with self._turn:
+            self._turn_of = threading.get_ident()
+            self._loop.end_all(error)
+            self._loop.refuse_small(_all_of(self._small), error)
+            for note in self._inbox.get_all(0.0):
+                if isinstance(note, Call):
+                    self._loop.refuse(note, error)
+                elif isinstance(note, _Errand):
+                    note.done.set_exception(error)
+
+    # --- on whichever thread has its turn -------------------------------------------------------------------
+
+    @property
+    def _has_small_to_do(self) -> bool:
+        return bool(self._small) and not self._loop.has_enough
+
+    def _lend_a_hand(self) -> None:
+        """Does the driver thread's work on small requests on this thread, unless somebody is driving now."""
+        while self._small and self._loop.is_idle and self._turn.acquire(blocking=False):
+            with HeldBack():
+                try:
+                    self._turn_of = threading.get_ident()
+                    self._submit_small()
+                except BaseException as error:  # noqa: BLE001 (whoever waits must hear of it, not this caller)
+                    self._lender_error = InvariantError(
+                        f"a thread that drove the pool was stopped by {type(error).__name__}: {error}"
+                    )
+                    self._lender_error.__cause__ = error
+                    self._inbox.wake()
+                finally:
+                    self._turn.release()
+            if self._lender_error is not None:
+                return
+        if self._has_small_to_do or self._loop.due_s < self._sleeps_until_s:
+            self._inbox.wake()
+
+    def _submit_small(self) -> None:
+        self._loop.submit_small(_all_of(self._small))
 
 
 def _carry_out(errand: _Errand) -> None:
@@ -400,6 +497,15 @@ def _carry_out(errand: _Errand) -> None:
         errand.done.set_result(errand.do())
     except OvrayError as error:
         errand.done.set_exception(error)
+
+
+def _all_of(requests: deque[SmallRequest]) -> list[SmallRequest]:
+    """Takes out all that there are."""
+    taken = []
+    with contextlib.suppress(IndexError):
+        while True:
+            taken.append(requests.popleft())
+    return taken
 
 
 _open_pools: "weakref.WeakSet[RequestPool]" = weakref.WeakSet()

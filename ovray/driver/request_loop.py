@@ -6,19 +6,21 @@ thread.
 """
 
 import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ovray.core import commands, events
 from ovray.core.ids import DispatchId, ReplicaId, RequestId
+from ovray.core.ledger import ReplicaState
 from ovray.core.scheduler import Scheduler
-from ovray.core.settings import SchedulerSettings
 from ovray.core.snapshot import Snapshot
 from ovray.driver import messages
 from ovray.driver.bundles import Bundles, bundle_rule
 from ovray.driver.calls import Call, Ended
 from ovray.driver.lifecycle import ReplicaSet, Upkeep
 from ovray.driver.ordering import Ordering
+from ovray.driver.small_requests import SmallRequest
 from ovray.driver.transport import Transport
 from ovray.errors import DataError, OvrayError, ReplicaError
 from ovray.replica.envelope import Envelope, Reply, Request
@@ -27,6 +29,9 @@ _log = logging.getLogger(__name__)
 
 #: How often silent replicas are looked for, messages or not.
 TICK_S = 0.25
+
+#: Requests to be joined that are worth having in flight: twice what four large bundles hold.
+_JOINED_IN_FLIGHT = 1024
 
 
 class RequestLoop:
@@ -38,7 +43,7 @@ class RequestLoop:
         transport: Transport,
         replicas: ReplicaSet,
         client: str,
-        submit_again: Callable[[Call], None],
+        bundles: Bundles,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Stores.
@@ -48,7 +53,7 @@ class RequestLoop:
             transport: carries what is sent.
             replicas: those that serve.
             client: what replicas know this driver by.
-            submit_again: has ``submit`` called with a request when everything that is being done is done.
+            bundles: joins requests; what it wants tried alone comes back by ``submit``.
             clock: seconds, on any clock that does not go back.
         """
         self._scheduler = scheduler
@@ -58,7 +63,11 @@ class RequestLoop:
         #: Says which replicas are to serve; ``None``: all alike.
         self.ordering: Ordering | None = None
         self._clock = clock
-        self._bundles = Bundles(submit_again, SchedulerSettings().max_replicas_killed)
+        self._bundles = bundles
+        #: Requests, bundles counted once, with which every infer request of every replica has something to do.
+        self._few = 0.0
+        #: And with which nobody has to hurry to send more: the next answer is soon enough.
+        self._enough = math.inf
         self._calls: dict[RequestId, Call] = {}
         #: Replicas of which it was said that they could not start.
         self._left_out: set[ReplicaId] = set()
@@ -70,16 +79,53 @@ class RequestLoop:
         self._look_at_s = 0.0
 
     @property
+    def due_s(self) -> float:
+        """When ``tick`` has something to do, on the loop's clock."""
+        return self._look_at_s if self._wake_at_s is None else min(self._look_at_s, self._wake_at_s)
+
+    @property
     def due_in_s(self) -> float:
-        """Seconds until ``tick`` has something to do."""
-        next_s = self._look_at_s if self._wake_at_s is None else min(self._look_at_s, self._wake_at_s)
-        return max(0.0, next_s - self._clock())
+        """Seconds until then."""
+        return max(0.0, self.due_s - self._clock())
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Takes in requests."""
         formed = self._bundles.form(calls)
         self._calls.update((call.asked.request, call) for call in formed)
         self._feed_all([call.asked for call in formed])
+
+    @property
+    def joined_in_flight(self) -> int:
+        """Says how many requests keep every replica busy where they are joined; 0 where they are not."""
+        rule = self._bundles.rule
+        return 0 if rule is None else min(int(4 * self._few) * rule.max_rows, _JOINED_IN_FLIGHT)
+
+    def submit_small(self, requests: Sequence[SmallRequest]) -> None:
+        """Takes in small requests."""
+        formed = self._bundles.form_small(requests)
+        self._calls.update((call.asked.request, call) for call in formed)
+        self._feed_all([call.asked for call in formed])
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._calls
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether what is under way lasts until the next answer, so that small requests may wait to be joined."""
+        return len(self._calls) >= self._enough
+
+    def cancel_small(self, request: SmallRequest) -> None:
+        """Ends a small request with an error, unless it has ended."""
+        number = self._bundles.cancel_small(request)
+        if number is not None:
+            self.feed(events.RequestCancelled(request=number))
+
+    def refuse_small(self, requests: Iterable[SmallRequest], error: OvrayError) -> None:
+        """Ends small requests that were never taken in."""
+        for request in requests:
+            self._bundles.end_small(request, error)
 
     def cancel(self, cancelled: events.RequestCancelled) -> None:
         """Ends a request with an error, unless it has ended."""
@@ -120,7 +166,8 @@ class RequestLoop:
             for event in self._replicas.look_after(snapshot):
                 self.feed(event)
             self.order_replicas()
-            self._bundles.rule = bundle_rule(snapshot, self._replicas.reports)
+            self._bundles.rule = bundle_rule(snapshot, self._replicas.reports, self._bundles.times)
+            self._judge_load(snapshot)
             self._end_pinned_to_nobody()
             error = self._replicas.error_if_none_is_left(self._scheduler.snapshot())
             if error is not None:
@@ -128,6 +175,15 @@ class RequestLoop:
         if self._wake_at_s is not None and now_s >= self._wake_at_s:
             self._wake_at_s = None
             self.feed(events.TimerFired())
+
+    def _judge_load(self, snapshot: Snapshot) -> None:
+        reports = self._replicas.reports
+        self._few = sum(
+            reports[standing.id].engine.nireq
+            for standing in snapshot.replicas
+            if standing.state is ReplicaState.READY and standing.id in reports
+        )
+        self._enough = math.inf if self._bundles.rule is None else 2 * self._few
 
     def order_replicas(self) -> None:
         """Has the scheduler prefer what is to be preferred as replicas stand now."""

@@ -8,15 +8,20 @@ for itself, and at most one further request for each slot waits that way.
 """
 
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from typing import Any
 
+from ovray.driver.calls import Ended
+from ovray.driver.small_requests import Joined, Kind
 from ovray.errors import RequestError
 from ovray.runtime.compiled_model import CompiledModel
-from ovray.runtime.request import InferRequest, Run
+from ovray.runtime.request import InferRequest
+from ovray.runtime.run import Run
 from ovray.runtime.serving import Serving, Terms
 from ovray.runtime.tensors import Sharing
 
@@ -24,6 +29,10 @@ Callback = Callable[[InferRequest, Any], Any]
 
 #: How often one who waits for a slot looks whether replicas have joined, where the number of slots follows them.
 _LOOK_S = 0.25
+
+#: For how long slots are gathered for one who waits, and how many.
+_GATHER_S = 0.001
+_GATHERED = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +43,41 @@ class _Successor:
     terms: Terms
 
 
+class _Ends:
+    """Hears how a queue's small requests ended, on the thread that drives the pool.
+
+    Runs that are under way hold their queue; a queue that holds this one is held by nobody else.
+    """
+
+    def ended_together(self, runs: Sequence[Run], places: Sequence[int], whole: Joined) -> None:
+        queue: AsyncInferQueue = runs[0].holder
+        if runs[0].callback is not None:
+            queue._serving.callbacks.run_each(queue._call_placed, zip(runs, repeat(whole), places))
+            return
+        for run, place in zip(runs, places, strict=True):
+            run.take_place(whole, place)
+            run.finish()
+        queue._free(*[run.slot for run in runs])
+
+    def ended(self, run: Run, how: Ended) -> None:
+        queue: AsyncInferQueue = run.holder
+        run.take_end(how)
+        if how.error is None and run.callback is not None:
+            queue._serving.callbacks.run_each(queue._call_small, (run,))
+        else:
+            run.finish()
+            queue._over(run.slot, run)
+
+
 class _Errors:
     """Keeps the first of several errors and counts the others, for whoever asks next."""
 
     def __init__(self) -> None:
         self._first: Exception | None = None
         self._others = 0
+
+    def __bool__(self) -> bool:
+        return self._first is not None
 
     def add(self, error: Exception | None) -> None:
         if error is None:
@@ -92,8 +130,16 @@ class AsyncInferQueue:
         if not isinstance(jobs, int) or jobs < 0:
             raise TypeError(f"jobs is {jobs!r}; give a whole number from 0")
         self._serving: Serving = model.serving
+        self._plain_inputs = self._serving.plain_inputs
         self._follows_replicas = jobs == 0
+        #: Guards what a thread changes and others wait for; slots come and go without it.
         self._changed = threading.Condition()
+        #: Those who wait for slots, and from when on they want to hear of each one.
+        self._waiting = 0
+        self._hear_from_s = 0.0
+        #: Those who wait for all slots to be free.
+        self._waiting_for_all = 0
+        self._ends = _Ends()
         self._requests: list[InferRequest] = []
         self._idle: deque[int] = deque()
         self._callback: Callback | None = None
@@ -130,9 +176,15 @@ class AsyncInferQueue:
             As ``InferRequest.infer``, where it can be known before the inference; or what an earlier callback
             raised. Then nothing was started, and the slot is free.
         """
+        if share_inputs or priority or deadline_s is not None or device is not None:
+            small = None
+        else:
+            small = self._plain_inputs.take(inputs)
+        slot = self._take_slot()
+        if slot is not None and small is not None and self._start_small(slot, *small, userdata):
+            return
         terms = Terms(priority=priority, deadline_s=deadline_s, device=device)
         sharing = Sharing.of(share_inputs)
-        slot = self._take_slot()
         if slot is None:
             self._leave_to_own_slot(inputs, sharing, terms, userdata)
         else:
@@ -151,7 +203,11 @@ class AsyncInferQueue:
                     "a callback of this queue called wait_all(), which would wait for that callback; call it"
                     " outside"
                 )
-            self._changed.wait_for(lambda: len(self._idle) == len(self._requests))
+            self._waiting_for_all += 1
+            try:
+                self._changed.wait_for(lambda: len(self._idle) == len(self._requests))
+            finally:
+                self._waiting_for_all -= 1
             self._callback_errors.raise_first()
             self._failures.raise_first()
 
@@ -220,29 +276,39 @@ class AsyncInferQueue:
 
     def _take_slot(self) -> int | None:
         """Waits for a free slot and takes it; ``None`` is the caller's own, once its callback has returned."""
+        if not self._callback_errors and (slot := self._an_idle_slot()) is not None:
+            return slot
         own = self._slot_of_thread.get(threading.get_ident())
         while True:
             with self._changed:
                 self._callback_errors.raise_first()
-                if self._idle:
-                    return self._idle.popleft()
+                if (slot := self._an_idle_slot()) is not None:
+                    return slot
                 if own is not None and own not in self._successors:
                     return None
             self._wait_for_idle()
+
+    def _an_idle_slot(self) -> int | None:
+        try:
+            return self._idle.popleft()
+        except IndexError:
+            return None
 
     def _wait_for_idle(self) -> None:
         """Returns when a slot is free, or was a moment ago."""
         self._serving.pool.check_open()
         own = self._slot_of_thread.get(threading.get_ident())
+        look_s = 1.5 * _GATHER_S
         while not self._idle:
             # Asked outside of the lock: the driver thread, which answers, may be waiting for it.
             if self._follows_replicas and self._serving.wanted_in_flight() > len(self._requests):
                 self._add_slots(self._serving.wanted_in_flight())
             with self._changed:
                 self._callback_errors.raise_first()
-                self._wait_a_little(own)
+                self._wait_a_little(own, look_s)
+            look_s = _LOOK_S
 
-    def _wait_a_little(self, own: int | None) -> None:
+    def _wait_a_little(self, own: int | None, look_s: float) -> None:
         if own is not None:
             self._stuck.add(own)
         try:
@@ -251,8 +317,15 @@ class AsyncInferQueue:
                     f"each of the {len(self._requests)} slots is held by a callback that waits for a free one, so"
                     " none would ever be; submit less from callbacks, or give the queue more jobs"
                 )
-            self._changed.wait_for(lambda: self._idle, _LOOK_S)
+            self._waiting += 1
+            # At first some slots are gathered: to be woken for each costs more than a quick request.  What was
+            # gathered in vain is found when the first look, which is short, has passed.
+            self._hear_from_s = time.monotonic() + (0.0 if look_s == _LOOK_S else _GATHER_S)
+            self._changed.wait_for(lambda: self._idle, look_s)
         finally:
+            self._waiting -= 1
+            if self._waiting and self._idle:
+                self._changed.notify()
             if own is not None:
                 self._stuck.discard(own)
 
@@ -302,7 +375,57 @@ class AsyncInferQueue:
             with self._changed:
                 self._failures.add(error)
 
-    def _free(self, slot: int) -> None:
+    def _free(self, *slots: int) -> None:
+        # In this order: who begins to wait looks for a slot after it has said so.
+        self._idle.extend(slots)
+        if (self._waiting_for_all and len(self._idle) == len(self._requests)) or (
+            self._waiting
+            and (
+                len(self._idle) >= min(_GATHERED, len(self._requests) // 4)
+                or time.monotonic() >= self._hear_from_s
+            )
+        ):
+            self._tell()
+
+    def _tell(self) -> None:
         with self._changed:
-            self._idle.append(slot)
             self._changed.notify_all()
+
+    # --- small requests -------------------------------------------------------------------------------------
+
+    def _start_small(self, slot: int, kind: Kind, packed: tuple[bytes, ...], userdata: Any) -> bool:
+        request = self._requests[slot]
+        run = Run(self._callback, None, slot, request)
+        run.ends = self._ends
+        run.holder = self
+        try:
+            request.remember(userdata)
+            return request.start_small(run, kind, packed)
+        except BaseException:
+            self._free(slot)
+            raise
+
+    def _call_placed(self, ended: tuple[Run, Joined, int]) -> None:
+        """Has the callback called of a small request that has a place in the answer of a bundle."""
+        run, whole, place = ended
+        run.take_place(whole, place)
+        self._call_small(run)
+
+    def _call_small(self, run: Run) -> None:
+        """Has the callback called of a small request that ended well; on a callback thread."""
+        assert run.callback is not None
+        thread = threading.get_ident()
+        self._slot_of_thread[thread] = run.slot
+        run.callback_thread = thread
+        try:
+            run.callback(run.request, run.request.userdata)
+        except Exception as error:  # noqa: BLE001 (the caller's own; it is told to whoever waits)
+            run.callback_error = error
+        finally:
+            run.callback_thread = None
+            del self._slot_of_thread[thread]
+        run.finish()
+        if run.callback_error is None and run.slot not in self._successors:
+            self._free(run.slot)
+        else:
+            self._over(run.slot, run)

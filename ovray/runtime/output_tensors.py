@@ -25,6 +25,11 @@ class OutputTensors:
         #: Those that somebody was given or has set; they follow every inference.
         self._tensors: dict[int, ov.Tensor] = {}
 
+    @property
+    def are_known_outside(self) -> bool:
+        """Whether somebody has a tensor that is to follow every inference."""
+        return bool(self._tensors)
+
     def get(self, index: int) -> ov.Tensor:
         """Gives a tensor that holds the output now and after each further inference."""
         if index not in self._tensors:

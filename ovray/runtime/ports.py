@@ -91,6 +91,13 @@ class Ports:
             self.input_index(key) if isinstance(key, ov.Output) else key: value for key, value in inputs.items()
         }
 
+    def rows(self, shapes: Sequence[Sequence[int]]) -> int:
+        """Says how much work inputs of these shapes are: rows where the batch dimension is open, else 1."""
+        for shape, fit in zip(shapes, self.input_fits, strict=True):
+            if fit.has_open_batch:
+                return max(1, shape[0])
+        return 1
+
     @property
     def model_name(self) -> str:
         """The model's friendly name."""

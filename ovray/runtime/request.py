@@ -5,42 +5,21 @@ May not enter: many requests at once (async_queue.py, futures.py), the pool's in
 
 import threading
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ovray.core.ids import RequestId
 from ovray.driver.calls import Ended
+from ovray.driver.small_requests import Joined, Kind
 from ovray.errors import RequestError
-from ovray.runtime.results import OVDict, Text, copied, results_of
-from ovray.runtime.serving import Serving, Terms
+from ovray.runtime.results import OVDict, Text, copied, fresh, results_of
+from ovray.runtime.run import Run
+from ovray.runtime.serving import ANY_TERMS, Serving, Terms
 from ovray.runtime.tensor_access import TensorAccess
 from ovray.runtime.tensors import Sharing
 
 if TYPE_CHECKING:
     from ovray.runtime.compiled_model import CompiledModel
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Run:
-    """One inference of a request, from its start to the return of its callback."""
-
-    #: Runs on a callback thread after an inference that succeeded.
-    callback: Callable[[], None] | None
-    #: Is called last, on whichever thread: it must be quick and must not wait.
-    then: Callable[["Run"], None] | None
-    number: RequestId | None = None
-    ended: Ended | None = None
-    are_outputs_taken: bool = False
-    callback_thread: int | None = None
-    callback_error: Exception | None = None
-    #: Set once the callback has returned, too.
-    over: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def error(self) -> Exception | None:
-        return None if self.ended is None else self.ended.error
 
 
 class InferRequest(TensorAccess):
@@ -108,13 +87,18 @@ class InferRequest(TensorAccess):
         """
         terms = Terms(priority=priority, deadline_s=deadline_s, device=device)
         run = self.start(inputs, Sharing.of(share_inputs), terms)
-        run.over.wait()
+        run.wait()
         if run.error is not None:
             raise run.error
+        if run.whole is not None and not share_outputs and not self._outputs.are_known_outside:
+            return fresh(run.whole.outputs(run.place), self._ports)
         assert run.ended is not None
         assert run.ended.outputs is not None
         with self._changing:
             self._take_outputs(run)
+        if run.is_small and not share_outputs:
+            # No text; what ``results`` shows later is copied once more, so this is the caller's own.
+            return fresh([array.copy() for array in run.ended.outputs], self._ports)
         results = results_of(run.ended.outputs, self._ports, Text.of(decode_strings))
         return results if share_outputs else copied(results)
 
@@ -171,7 +155,7 @@ class InferRequest(TensorAccess):
         """
         while (run := self._run) is not None:
             if run.callback_thread != threading.get_ident():
-                run.over.wait()
+                run.wait()
             # Its callback may have started the next one.
             if run is self._run:
                 _raise_what_failed(run)
@@ -193,7 +177,7 @@ class InferRequest(TensorAccess):
         if timeout < 0:
             raise RequestError(f"timeout is {timeout} ms; give 0 or more")
         run = self._run
-        if run is None or not run.over.wait(timeout / 1000):
+        if run is None or not run.wait(timeout / 1000):
             return False
         _raise_what_failed(run)
         return True
@@ -205,7 +189,11 @@ class InferRequest(TensorAccess):
             >>> compiled.create_infer_request().cancel()  # nothing was started
         """
         run = self._run
-        if run is not None and run.ended is None and run.number is not None:
+        if run is None or run.has_ended:
+            return
+        if run.is_small:
+            self._serving.pool.cancel_small(run)
+        elif run.number is not None:
             self._serving.pool.cancel(run.number)
 
     def set_callback(self, callback: Callable[[Any], Any], userdata: Any) -> None:
@@ -244,6 +232,9 @@ class InferRequest(TensorAccess):
             RequestError: the request is running, or was cancelled.
             DataError, ReplicaError: the last inference failed.
         """
+        run = self._run
+        if run is not None and run.whole is not None:
+            return fresh(run.whole.outputs(run.place), self._ports)
         self._check_idle()
         with self._changing:
             if self._run is not None and self._run.error is not None:
@@ -254,7 +245,9 @@ class InferRequest(TensorAccess):
     def latency(self) -> float:
         """Milliseconds from the start of the last inference to its answer, transport and queues included."""
         run = self._run
-        return 0.0 if run is None or run.ended is None else run.ended.total_s * 1000
+        if run is None or not run.has_ended:
+            return 0.0
+        return run.total_s * 1000
 
     @property
     def userdata(self) -> Any:
@@ -313,6 +306,14 @@ class InferRequest(TensorAccess):
             callback: is called on a callback thread, if the inference succeeds.
             then: is called last, on whichever thread, and must be quick.
         """
+        if terms is ANY_TERMS or terms == ANY_TERMS:
+            packed = self._serving.plain_inputs.take(inputs)
+            if packed is not None:
+                run = Run(callback, then, request=self)
+                run.ends = _Ends(self)
+                shared = inputs if sharing is Sharing.SHARE else None
+                if self.start_small(run, *packed, shared):
+                    return run
         # First, because a process that was forked may find the lock taken for good.
         self._serving.pool.check_open()
         run = Run(callback=callback, then=then)
@@ -328,6 +329,25 @@ class InferRequest(TensorAccess):
             raise
         return run
 
+    def start_small(self, run: Run, kind: Kind, packed: tuple[bytes, ...], shared: Any = None) -> bool:
+        """Starts an inference of bytes that were taken already, on the short way.
+
+        Returns:
+            Whether it did; where not, ``start`` is left, which knows all that this one does not, and all errors.
+        """
+        with self._changing:
+            before = self._run
+            if (before is not None and not before.has_ended) or not self._inputs.take_packed(kind, packed, shared):
+                return False
+            run.kind, run.packed, run.is_small = kind, packed, True
+            self._run = run
+        try:
+            self._serving.pool.submit_small(run)
+        except BaseException:
+            self._run = before
+            raise
+        return True
+
     def prepare(self, inputs: Any, sharing: Sharing) -> None:
         """Takes inputs for a later ``start``, and raises what is wrong with them now."""
         self._inputs.take(inputs, sharing)
@@ -339,8 +359,11 @@ class InferRequest(TensorAccess):
 
     def _ended(self, run: Run, how: Ended) -> None:
         """Hears of the end of an inference, on the driver thread."""
-        run.ended = how
-        if run.callback is not None and how.error is None:
+        run.take_end(how)
+        self._go_on(run)
+
+    def _go_on(self, run: Run) -> None:
+        if run.callback is not None and run.error is None:
             self._serving.callbacks.run(partial(self._call_back, run))
         else:
             _finish(run)
@@ -366,7 +389,7 @@ class InferRequest(TensorAccess):
                 self._take_outputs(self._run)
 
     def _refuse_if_running(self) -> None:
-        if self._run is not None and self._run.ended is None:
+        if self._run is not None and not self._run.has_ended:
             raise RequestError("Infer Request is busy: wait for it, or use another request beside it")
 
     def _take_outputs(self, run: Run) -> None:
@@ -377,8 +400,23 @@ class InferRequest(TensorAccess):
                 self._outputs.put(run.ended.outputs)
 
 
+class _Ends:
+    """Hears how a request's small inferences ended, on the thread that drives the pool."""
+
+    def __init__(self, request: InferRequest) -> None:
+        self._request = request
+
+    def ended(self, run: Run, how: Ended) -> None:
+        self._request._ended(run, how)
+
+    def ended_together(self, runs: Sequence[Run], places: Sequence[int], whole: Joined) -> None:
+        for run, place in zip(runs, places, strict=True):
+            run.take_place(whole, place)
+            self._request._go_on(run)
+
+
 def _finish(run: Run) -> None:
-    run.over.set()
+    run.finish()
     if run.then is not None:
         run.then(run)
 

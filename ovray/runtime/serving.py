@@ -23,6 +23,7 @@ from ovray.driver.opening import OpenPool, PoolOptions
 from ovray.driver.pool import PoolSnapshot, RequestPool
 from ovray.errors import ConfigError, OvrayError, ReplicaError
 from ovray.runtime.callbacks import CallbackThreads
+from ovray.runtime.plain_inputs import PlainInputs
 from ovray.runtime.ports import Ports
 
 #: For how long what replicas said of themselves is good enough to count and to find them by.
@@ -85,6 +86,10 @@ class ReplicaInfo:
         return f"{self.host}/{self.device}"
 
 
+#: What most requests ask for.
+ANY_TERMS = Terms()
+
+
 class Serving:
     """Takes requests to the pool.  Ends the pool when nobody needs it any more.  Safe to use from many threads."""
 
@@ -93,6 +98,7 @@ class Serving:
         self.options = options
         self.pool: RequestPool = opened.pool
         self.ports = ports
+        self.plain_inputs = PlainInputs(ports)
         self.callbacks = CallbackThreads("ovray-callback")
         #: What the caller set; ``None`` is the order of the device string.
         self._priorities: tuple[str, ...] | None = None
@@ -135,7 +141,7 @@ class Serving:
         return self.pool.submit(
             arrays,
             ended=ended,
-            rows=self._rows(arrays),
+            rows=self.ports.rows([array.shape for array in arrays]),
             priority=terms.priority,
             deadline_s=terms.deadline_s,
             pinned_to=None if terms.device is None else self._pin(terms.device),
@@ -158,7 +164,8 @@ class Serving:
     def wanted_in_flight(self) -> int:
         """Says how many requests in flight keep every live replica busy, those on their way included."""
         ready = [replica for replica in self._lately() if replica.state == _READY]
-        return max(1, sum(request_window(replica.nireq, replica.rows_per_s) for replica in ready))
+        alone = sum(request_window(replica.nireq, replica.rows_per_s) for replica in ready)
+        return max(1, alone, self.pool.joined_in_flight)
 
     def _lately(self) -> tuple[ReplicaInfo, ...]:
         """Says how replicas stood a moment ago: for those who ask at every request."""
@@ -224,13 +231,6 @@ class Serving:
                 " or see compiled.stats()"
             )
         return places[0]
-
-    def _rows(self, arrays: Sequence[NDArray[Any]]) -> int:
-        """Says how much work a request is: its rows where the batch dimension is open."""
-        for array, fit in zip(arrays, self.ports.input_fits, strict=True):
-            if fit.has_open_batch:
-                return max(1, len(array))
-        return 1
 
     def _info(self, spec: ReplicaSpec, seen: PoolSnapshot, standing: ReplicaSnapshot | None) -> ReplicaInfo:
         report = seen.reports.get(spec.id)

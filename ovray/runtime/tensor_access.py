@@ -57,7 +57,7 @@ class TensorAccess(ABC):
     def input_tensors(self) -> list[ov.Tensor]:
         """All input tensors; what is written into them is inferred next."""
         self._check_idle()
-        return [self._inputs.get(index) for index in range(len(self._ports.inputs))]
+        return [self._inputs.give_out(index) for index in range(len(self._ports.inputs))]
 
     @property
     def output_tensors(self) -> list[ov.Tensor]:
@@ -74,7 +74,7 @@ class TensorAccess(ABC):
     def get_input_tensor(self, index: int | None = None) -> ov.Tensor:
         """Returns the tensor of an input; without an index, of the only one."""
         self._check_idle()
-        return self._inputs.get(self._ports.input_index(_index(index)))
+        return self._inputs.give_out(self._ports.input_index(_index(index)))
 
     def get_output_tensor(self, index: int | None = None) -> ov.Tensor:
         """Returns the tensor of an output; without an index, of the only one."""

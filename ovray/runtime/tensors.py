@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from openvino import layout_helpers
 from openvino.utils.data_helpers import _data_dispatch
 
+from ovray.driver.small_requests import Kind
 from ovray.errors import DataError, OvrayError
 from ovray.runtime.ports import PortKey, Ports, an_empty_tensor, describe
 
@@ -46,9 +47,37 @@ class InputTensors:
         self._parts: dict[int, list[ov.Tensor]] = {}
         #: What must live as long as the tensors that share it.
         self._kept: dict[int, Any] = {}
+        #: What was given instead of all of ``_tensors``, as long as nobody asks for tensors.
+        self._packed: _Packed | None = None
+        #: Whether somebody else holds one of ``_tensors``, and would miss what is not written into it.
+        self._are_known_outside = False
+
+    def take_packed(self, kind: Kind, packed: tuple[bytes, ...], shared: Any = None) -> bool:
+        """Takes inputs as bytes; says whether it could, because nobody has asked for tensors yet.
+
+        Args:
+            kind: what the bytes are.
+            packed: of each input.
+            shared: what they were taken from, if that is to become the tensors.
+        """
+        if self._are_known_outside:
+            return False
+        if self._tensors:
+            self._tensors.clear()
+            self._borrowed.clear()
+            self._kept.clear()
+        self._packed = kind, packed, shared
+        return True
+
+    def give_out(self, index: int) -> ov.Tensor:
+        """Gives a tensor to somebody who keeps it: it follows every inference from now on."""
+        self._are_known_outside = True
+        return self.get(index)
 
     def get(self, index: int) -> ov.Tensor:
         """Gives a tensor; what is written into it is inferred."""
+        if self._packed is not None:
+            self._unpack()
         if index not in self._tensors:
             self._tensors[index] = an_empty_tensor(self._ports.inputs[index])
         return self._tensors[index]
@@ -71,8 +100,10 @@ class InputTensors:
                 " give an openvino.Tensor, or pass arrays to infer()"
             )
         self._check(tensor, index)
+        self._unpack()
         self._forget(index)
         self._tensors[index] = tensor
+        self._are_known_outside = True
 
     def set_parts(self, index: int, tensors: Sequence[ov.Tensor]) -> None:
         """Makes several tensors the input, one behind the other in the batch dimension.
@@ -94,8 +125,10 @@ class InputTensors:
         size = port.get_partial_shape()[layout_helpers.batch_idx(layout)]
         if size.is_static and size.get_length() != len(tensors):
             raise DataError(f"{what} was given {len(tensors)} tensors; give {size.get_length()}")
+        self._unpack()
         self._forget(index)
         self._parts[index] = list(tensors)
+        self._are_known_outside = True
 
     def take(self, inputs: Any, sharing: Sharing) -> None:
         """Takes what a caller gave in any of OpenVINO's forms; ``None`` leaves the tensors as they are.
@@ -119,7 +152,9 @@ class InputTensors:
             given = {self._ports.input_index(): given}
         for key, tensor in (given or {}).items():
             index = self._ports.input_index(key)
+            was_known_outside = self._are_known_outside
             self.set(index, tensor)
+            self._are_known_outside = was_known_outside  # whoever gave it with a call expects no later ones in it
             self._borrowed.add(index)
             self._kept[index] = (inputs, seen_by_dispatcher._inputs_data)
 
@@ -133,10 +168,12 @@ class InputTensors:
 
     def look_at(self, index: int) -> ov.Tensor:
         """Gives a tensor of which only type and shape count, because it is going to be replaced."""
+        self._unpack()
         return self._tensors.get(index) or self._ports.blanks[index]
 
     def own(self, index: int) -> ov.Tensor:
         """Gives a tensor that may be written into without touching memory that came with an earlier call."""
+        self._unpack()
         if index in self._borrowed:
             borrowed = self._tensors[index]
             self._forget(index)
@@ -149,6 +186,7 @@ class InputTensors:
         if index in self._parts:
             axis = layout_helpers.batch_idx(port.get_node().get_layout())
             self._tensors[index] = _joined(self._parts[index], axis, port)
+        self._unpack()
         if index not in self._tensors and port.get_partial_shape().is_dynamic:
             raise DataError(f"input {describe(port, index)} was never given; {self._ports.expected}")
         tensor = self.get(index)
@@ -164,11 +202,27 @@ class InputTensors:
             port = self._ports.inputs[index]
             check(tensor, port, f"input {describe(port, index)}")
 
+    def _unpack(self) -> None:
+        """Makes tensors of what was given as bytes."""
+        if self._packed is None:
+            return
+        (kind, packed, shared), self._packed = self._packed, None
+        if shared is not None:
+            self.take(shared, Sharing.SHARE)
+            return
+        for index, (port, shape) in enumerate(zip(self._ports.inputs, kind.shapes, strict=True)):
+            tensor = ov.Tensor(port.get_element_type(), ov.Shape(shape))
+            tensor.data[...] = np.frombuffer(packed[index], kind.dtypes[index]).reshape(shape)
+            self._tensors[index] = tensor
+
     def _forget(self, index: int) -> None:
         self._tensors.pop(index, None)
         self._parts.pop(index, None)
         self._kept.pop(index, None)
         self._borrowed.discard(index)
+
+
+_Packed = tuple[Kind, tuple[bytes, ...], Any]
 
 
 class _Request:
