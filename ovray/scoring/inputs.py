@@ -23,6 +23,9 @@ from ovray.scoring.records import FileRef, Format, InputFile, RowSource, RowsRef
 from ovray.scoring.stored_tables import StoredRows
 from ovray.scoring.text_lines import inspect_text_lines, open_text_lines
 
+#: The name of Ray Data's Arrow type for objects that nothing else can hold.
+_PICKLED_OBJECT = "ray.data.arrow_pickled_object"
+
 
 def inspect(ref: FileRef, *, rows_wanted: int | None = None, on_error: OnError = OnError.RAISE) -> InputFile:
     """Return what a file holds: by its footer or header, or text by one pass over it in bounded memory.
@@ -48,7 +51,36 @@ def inspect(ref: FileRef, *, rows_wanted: int | None = None, on_error: OnError =
     doubled = [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
     if doubled:
         raise ConfigError(f"{ref.name!r} has more than one column named {doubled[0]!r}; rename one")
+    _refuse_pickles(ref, found.schema)
     return found
+
+
+def _refuse_pickles(ref: FileRef, schema: pa.Schema) -> None:
+    """Refuses columns that run code when somebody looks into them: pickles as Ray Data stores objects.
+
+    Where ``ray.data`` was imported, Arrow knows the type, and turning a cell into Python unpickles it.
+    """
+    for field in schema:
+        if _holds_pickles(field):
+            raise ConfigError(
+                f"column {field.name!r} of {ref.name!r} holds pickled Python objects ({_PICKLED_OBJECT}), which"
+                " ovray does not unpickle; nothing was scored; write the file without the column, or with numbers"
+                " or text in it"
+            )
+
+
+def _holds_pickles(field: pa.Field) -> bool:
+    metadata = field.metadata or {}
+    if metadata.get(b"ARROW:extension:name", b"").decode(errors="replace") == _PICKLED_OBJECT:
+        return True
+    kind = field.type
+    while isinstance(kind, pa.BaseExtensionType):
+        if kind.extension_name == _PICKLED_OBJECT:
+            return True
+        kind = kind.storage_type
+    if pa.types.is_dictionary(kind):
+        return _holds_pickles(pa.field(field.name, kind.value_type))
+    return any(_holds_pickles(kind.field(at)) for at in range(kind.num_fields))
 
 
 def _inspect(ref: FileRef, rows_wanted: int | None, on_error: OnError) -> InputFile:

@@ -78,8 +78,10 @@ class JobRecord:
                 raise ValueError(f"it has format {content['format']}, this ovray knows {FORMAT}")
             job = content["job"]
             inputs = tuple(InputStamp(**stamp) for stamp in job.pop("inputs"))
-            return JobRecord(inputs=inputs, **job)
-        except (KeyError, TypeError, AttributeError) as error:
+            record = JobRecord(inputs=inputs, **job)
+            _check_kinds(record)
+            return record
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"it is damaged ({error})") from error
 
     def differences(self, earlier: "JobRecord") -> list[str]:
@@ -134,6 +136,21 @@ def describe_job(
         results=_types(rows.result_schema),
         options={flag: _text(value) for flag, value in options.items() if value not in (None, {}, ())},
     )
+
+
+def _check_kinds(record: JobRecord) -> None:
+    """Raises ``TypeError`` where a value is of another kind than a record's: anybody may have written the file."""
+    texts: list[object] = [record.model, *(stamp.location for stamp in record.inputs)]
+    for mapping in (record.bindings, record.results, record.options):
+        texts += [*mapping.keys(), *mapping.values()]
+    for stamp in record.inputs:
+        texts += [one for one in (stamp.listing, stamp.digest) if one is not None]
+        numbers = (stamp.rows, stamp.size_bytes, 0 if stamp.modified_ns is None else stamp.modified_ns)
+        if not all(type(one) is int and 0 <= one < 1 << 63 for one in numbers):
+            raise TypeError(f"an input has the numbers {numbers}")
+    odd = [one for one in texts if not isinstance(one, str)]
+    if odd:
+        raise TypeError(f"{str(odd[0])[:40]} is no text")
 
 
 def versions() -> dict[str, str]:

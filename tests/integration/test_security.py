@@ -1,8 +1,11 @@
 """What a data set, a model and the network may not do: run code, write elsewhere, talk to a Ray of ovray's own."""
 
 import ipaddress
+import json
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +18,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from ovray.errors import ConfigError
+from ovray.replica.model import read_model
+from ovray.scoring.parts import part_name
 from tests.data_builders import a_data_set, a_parquet_file
 from tests.integration.commands import Command, ran, started, wait_until
 from tests.integration.processes import DEADLINE_S
 
 #: Names that lead out of a folder, or would if they became part of a path.
 WAYS_OUT = ["../climbed", "/tmp/ovray-absolute", "..", "a/b"]
+
+#: What the models here take.
+X = pa.list_(pa.float32(), 4)
 
 SaveArray = Callable[[Path, "np.ndarray[tuple[int], np.dtype[np.object_]]"], None]
 
@@ -78,6 +86,131 @@ def test_a_pickle_given_to_the_command_ends_it_with_2(tmp_path: Path) -> None:
     assert not (tmp_path / "scores").exists()
 
 
+def a_pickled_object(payload: object) -> pa.Table:
+    """A column as Ray Data stores Python objects: bytes, under a name by which Arrow unpickles them."""
+    marks = {b"ARROW:extension:name": b"ray.data.arrow_pickled_object", b"ARROW:extension:metadata": b""}
+    field = pa.field("thing", pa.large_binary(), metadata=marks)
+    things = pa.array([pickle.dumps(payload)], pa.large_binary())
+    return pa.table([pa.array([[0.0] * 4], pa.list_(pa.float32(), 4)), things], pa.schema([("x", X), field]))
+
+
+def nested(table: pa.Table) -> pa.Table:
+    """The same column within another."""
+    inner = table.schema.field("thing")
+    outer = pa.StructArray.from_arrays([table["thing"].combine_chunks()], fields=[inner])
+    return pa.table([table["x"], outer], pa.schema([("x", X), ("outer", outer.type)]))
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+@pytest.mark.parametrize("wrap", [lambda table: table, nested], ids=["column", "nested"])
+@pytest.mark.parametrize("first", ["", "import ray.data"])
+def test_a_pickle_in_a_column_is_refused_and_does_not_run(
+    tmp_path: Path, suffix: str, wrap: Callable[[pa.Table], pa.Table], first: str
+) -> None:
+    trace, bomb = tmp_path / "it-ran", tmp_path / f"bomb.{suffix}"
+    table = wrap(a_pickled_object(RunsOnUnpickling(trace)))
+    if suffix == "parquet":
+        pq.write_table(table, bomb)
+    else:
+        with pa.OSFile(str(bomb), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+
+    told = in_a_new_process(f"{first}\nfrom tests.data_builders import a_data_set", f"a_data_set({str(bomb)!r})")
+
+    assert "ConfigError: column" in told
+    assert "does not unpickle" in told
+    assert not trace.exists()
+    # It is a real one: who looks into the column where Ray Data was imported runs it.
+    reading = "pq.read_table" if suffix == "parquet" else "pa.ipc.open_file"
+    then = "" if suffix == "parquet" else ".read_all()"
+    in_a_new_process(
+        "import ray.data, pyarrow as pa, pyarrow.parquet as pq", f"{reading}({str(bomb)!r}){then}.to_pylist()"
+    )
+    assert trace.exists()
+
+
+@pytest.mark.parametrize("suffix", ["xml", "onnx", "pb", "tflite", "pdmodel", "pt", "pth", "pkl", "bin", "h5"])
+def test_a_pickle_given_as_a_model_is_refused_and_does_not_run(tmp_path: Path, suffix: str) -> None:
+    trace, bomb = tmp_path / "it-ran", tmp_path / f"model.{suffix}"
+    bomb.write_bytes(pickle.dumps(RunsOnUnpickling(trace)))
+
+    with pytest.raises(ConfigError, match=bomb.name):
+        read_model(bomb)
+
+    assert not trace.exists()
+    pickle.loads(bomb.read_bytes())
+    assert trace.exists()
+
+
+def test_only_the_module_that_was_named_is_loaded(tmp_path: Path) -> None:
+    """In a folder where everything else would leave a trace if it were imported."""
+    ov.save_model(a_model_with_outputs(["y"]), tmp_path / "model.xml")
+    a_parquet_file(tmp_path / "rows.parquet", pa.table({"x": [[0.0] * 4]}))
+    for name in ("named", "other", "sitecustomize", "usercustomize", "conftest", "rows", "model"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'loaded')!r}, 'a').write('{name} ')\n")
+
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("ovray"),
+            *("score", "model.xml", "rows.parquet", "--output", "scores", "--preprocess", "named:function"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=2 * DEADLINE_S,
+    )
+
+    assert done.returncode == 2
+    assert "named has no 'function'" in done.stderr
+    assert (tmp_path / "loaded").read_text() == "named "
+
+
+@pytest.mark.parametrize("name", ["../../y", "/tmp/y", "y/../../y"])
+def test_an_output_is_asked_for_by_its_name_and_not_by_a_path(tmp_path: Path, name: str) -> None:
+    ov.save_model(a_model_with_outputs(["y", *WAYS_OUT]), tmp_path / "model.xml")
+    a_parquet_file(tmp_path / "rows.parquet", pa.table({"x": [[0.0] * 4]}))
+
+    done = ran(tmp_path, "score", "model.xml", "rows.parquet", "--output", "scores", "--outputs", name)
+
+    assert done.process.returncode == 2
+    assert name in done.stderr
+    assert not (tmp_path / "scores").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_folder_that_was_tampered_with_leads_nowhere(tmp_path: Path) -> None:
+    # given: a folder of results, in which somebody has put a part that is a link to a file elsewhere
+    outside = tmp_path / "outside.parquet"
+    pq.write_table(pa.table({"secret": [1]}), outside)
+    work = tmp_path / "work"
+    work.mkdir()
+    ov.save_model(a_model_with_outputs(["y"]), work / "model.xml")
+    a_parquet_file(work / "rows.parquet", pa.table({"x": pa.array(np.zeros((3, 4)).tolist(), X)}))
+    command = ("score", "model.xml", "rows.parquet", "--output", "scores", "--devices", "SIM?ms=1")
+    assert ran(work, *command).process.returncode == 0
+    (work / "scores" / part_name(0, 3)).unlink()
+    (work / "scores" / part_name(0, 2)).symlink_to(outside)
+    before = outside.read_bytes()
+
+    # when, then: the link goes, what it led to stays
+    assert ran(work, *command).process.returncode == 0
+    assert outside.read_bytes() == before
+    assert [path.name for path in (work / "scores").glob("part-*")] == [part_name(0, 3)]
+
+    # when, then: a record that names other places is refused, and nothing is changed
+    record = work / "scores" / "_ovray.json"
+    content = json.loads(record.read_text())
+    content["job"]["inputs"][0]["location"] = str(outside)
+    content["job"]["options"]["--output"] = "../.."
+    record.write_text(json.dumps(content))
+    kept = everything_in(tmp_path)
+    refused = ran(work, *command)
+    assert refused.process.returncode == 2
+    assert "another job" in refused.stderr
+    assert everything_in(tmp_path) == kept
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_job_of_its_own_listens_on_loopback_only_and_names_in_it_lead_nowhere(tmp_path: Path) -> None:
@@ -119,6 +252,18 @@ def test_what_others_can_reach_does_not_count_as_loopback(address: str) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
 def test_what_only_this_machine_can_reach_counts_as_loopback(address: str) -> None:
     assert is_loopback(address)
+
+
+def in_a_new_process(first: str, then: str) -> str:
+    """Runs two pieces of Python; returns what came to standard error."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{first}\n{then}"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=2 * DEADLINE_S,
+    )
+    return done.stderr
 
 
 def a_model_with_outputs(names: list[str]) -> ov.Model:

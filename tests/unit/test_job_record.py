@@ -1,6 +1,6 @@
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,35 @@ def test_the_file_names_the_versions() -> None:
 )
 def test_a_file_that_is_no_record_says_why(text: bytes, why: str) -> None:
     with pytest.raises(ValueError, match=why):
+        JobRecord.from_json(text)
+
+
+def tampered(**changes: object) -> bytes:
+    """A record in which somebody has put other values."""
+    content = json.loads(JOB.to_json())
+    content["job"] |= changes
+    return json.dumps(content).encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[" * 100_000,
+        tampered(model=["../../model"]),
+        tampered(options=[["--limit", "100"]]),
+        tampered(options={"--limit": 100}),
+        tampered(results={"y": None}),
+        tampered(inputs="../../etc"),
+        tampered(inputs=[asdict(STAMP) | {"location": 7}]),
+        tampered(inputs=[asdict(STAMP) | {"rows": "many"}]),
+        tampered(inputs=[asdict(STAMP) | {"rows": True}]),
+        tampered(inputs=[asdict(STAMP) | {"modified_ns": 10**40}]),
+        tampered(inputs=[asdict(STAMP) | {"run": "rm -rf"}]),
+        tampered(output="../../elsewhere"),
+    ],
+)
+def test_a_record_that_was_tampered_with_is_damaged(text: bytes) -> None:
+    with pytest.raises(ValueError, match="it is damaged"):
         JobRecord.from_json(text)
 
 
