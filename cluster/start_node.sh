@@ -100,6 +100,9 @@ elif [ "$RAY_AUTH_MODE" != token ]; then
   echo "start_node.sh: RAY_AUTH_MODE=$RAY_AUTH_MODE: whoever reaches this machine can run code on it" >&2
 fi
 
+# Ray makes the file so that all users of this machine may read it.
+if [ -f "$token_file" ] && [ -O "$token_file" ]; then chmod go= "$token_file"; fi
+
 # --- what it has ----------------------------------------------------------------------------------------------
 
 # Printed as two lines: CPUs, labels.

@@ -51,6 +51,19 @@ def test_each_file_that_commands_name_is_in_the_checkout(config: dict[str, Any])
         assert (REPOSITORY / name).is_file()
 
 
+def test_what_is_installed_there_is_what_is_copied(config: dict[str, Any]) -> None:
+    copied = {there: here for there, here in config["file_mounts"].items() if there.startswith("~/ovray/")}
+    for there, here in copied.items():
+        assert there == f"~/ovray/{here}"
+        assert (REPOSITORY / here).exists()
+    # What a build reads: the package, and the files that pyproject.toml names.
+    project = (REPOSITORY / "pyproject.toml").read_text()
+    (licences,) = re.findall(r"^license-files = \[(.*)\]$", project, re.MULTILINE)
+    readme = re.findall(r'^readme = "(.+)"$', project, re.MULTILINE)
+    for needed in ("pyproject.toml", *readme, *re.findall(r'"(.+?)"', licences)):
+        assert any(needed == here or needed.startswith(f"{here}/") for here in copied.values()), needed
+
+
 def test_each_machine_starts_ray_by_the_script_and_the_head_says_how_to_scale(config: dict[str, Any]) -> None:
     (_, head), (_, worker) = config["head_start_ray_commands"], config["worker_start_ray_commands"]
 

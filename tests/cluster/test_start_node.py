@@ -91,6 +91,15 @@ def test_a_head_without_a_token_would_get_one_and_a_node_is_told_where_it_is(tmp
     )
 
 
+def test_nobody_else_on_the_machine_may_read_the_token(home: Path) -> None:
+    file = home / ".ray" / "auth_token"
+    file.chmod(0o644)
+
+    assert run(home, "--head", "--dry-run").returncode == 0
+
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
 def test_who_switches_the_token_off_is_told_what_that_means(home: Path) -> None:
     done = run(home, "--head", "--dry-run", RAY_AUTH_MODE="disabled")
 
