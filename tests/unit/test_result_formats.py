@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
+import pyarrow.parquet as pq
 import pytest
 
 from ovray.errors import ConfigError, DataError
@@ -39,6 +40,27 @@ def test_arrow_files_hold_every_type_and_value_untouched(tmp_path: Path) -> None
     assert read.schema.equals(table.schema, check_metadata=True)
     assert str(read.to_pylist()) == str(table.to_pylist())
     assert pa.feather.read_table(path).num_rows == 3
+
+
+def test_parquet_files_have_dictionaries_of_what_recurs_and_of_nothing_else(tmp_path: Path) -> None:
+    rows = 3000
+    table = pa.table(
+        {
+            "id": np.arange(rows),
+            "class": np.arange(rows) % 10,
+            "path": [f"pictures/{row}.jpg" for row in range(rows)],
+            "label": ["cat", "dog", "fox"] * (rows // 3),
+            "score": np.ones(rows, np.float32),
+        }
+    )
+
+    path = write(prepare_folder(tmp_path), 0, table, rows_per_batch=1000)
+
+    group = pq.read_metadata(path).row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    with_dictionary = [one.path_in_schema for one in columns if "RLE_DICTIONARY" in one.encodings]
+    assert with_dictionary == ["class", "label"]
+    assert pq.read_table(path).equals(table)
 
 
 def test_arrow_files_share_one_dictionary_among_batches_that_have_their_own(tmp_path: Path) -> None:
