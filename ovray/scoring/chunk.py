@@ -65,13 +65,7 @@ class ScoringWork:
     errors: ErrorOptions = field(default_factory=ErrorOptions)
 
     def open(self, engine: Engine) -> "ChunkScorer":
-        """Makes the runner, in a replica.
-
-        Arrow gets as many threads as the replica has cores; its first array to NumPy imports pandas, which is
-        better done now than in the first chunk.
-        """
-        import pandas  # noqa: F401
-
+        """Makes the runner, in a replica; Arrow gets as many threads as that has cores."""
         pa.set_cpu_count(len(os.sched_getaffinity(0)))
         return ChunkScorer(self, engine)
 

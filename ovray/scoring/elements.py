@@ -1,12 +1,15 @@
-"""Says what OpenVINO's element types are in NumPy and in Arrow: one table for inputs and outputs.
+"""Says what OpenVINO's element types are in NumPy and in Arrow, and hands their values from one to the other.
 
-May not enter: ports, columns, rows.
+pyarrow's own ways between the two import pandas first, if it is installed: half a second of a replica's start.
+Numbers do without.  May not enter: ports, columns, rows.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,3 +36,23 @@ ELEMENTS = {
     "boolean": Element(dtype=np.dtype(np.bool_), arrow=pa.bool_()),
     "string": Element(dtype=np.dtype(np.object_), arrow=pa.string()),
 }
+
+
+def to_numpy(array: pa.Array) -> NDArray[Any]:
+    """Return values without nulls; numbers as a view of Arrow's memory, not to be written to."""
+    if _are_numbers(array.type):
+        return np.from_dlpack(array)
+    values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
+    return values
+
+
+def to_arrow(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """Return flat values as Arrow has them; numbers side by side are not copied, and NaN stays a number."""
+    if _are_numbers(kind) and values.dtype == kind.to_pandas_dtype():
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
+    # from_pandas=False: pandas would call NaN null.
+    return pa.array(values.tolist() if pa.types.is_string(kind) else values, type=kind, from_pandas=False)
+
+
+def _are_numbers(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))

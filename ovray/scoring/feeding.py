@@ -22,7 +22,7 @@ from ovray.scoring.columns import Binding, find_columns
 from ovray.scoring.elements import ELEMENTS
 from ovray.scoring.on_error import OnError
 from ovray.scoring.records import Rows
-from ovray.scoring.tensors import fill
+from ovray.scoring.tensors import fill, put, values_of
 from ovray.scoring.user_functions import Arrays, Function, UserFunction
 
 
@@ -84,12 +84,29 @@ class FunctionPreparation:
         return self.function.call(function, arrays, batch.num_rows, where)
 
 
-@dataclass(frozen=True, slots=True)
 class _ColumnFeed:
-    rows: Rows
+    """Unpacks a column once for all inferences that its rows go to; with a bad row among them, piece by piece."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        #: By input; ``None`` where not all rows can be fed.
+        self._values: dict[str, tuple[NDArray[Any], ...] | None] = {}
 
     def fill(self, binding: Binding, start: int, out: NDArray[Any]) -> None:
-        fill(self.rows.slice(start, start + len(out)), binding, out)
+        values = self._values_for(binding)
+        if values is None:
+            fill(self._rows.slice(start, start + len(out)), binding, out)
+        else:
+            put(values, binding, start, out)
+
+    def _values_for(self, binding: Binding) -> tuple[NDArray[Any], ...] | None:
+        name = binding.input_name
+        if name not in self._values:
+            try:
+                self._values[name] = values_of(self._rows, binding)
+            except BadRowError:
+                self._values[name] = None  # met again by those who fill with it
+        return self._values[name]
 
 
 @dataclass(frozen=True, slots=True)

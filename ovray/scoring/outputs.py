@@ -17,7 +17,7 @@ import pyarrow as pa
 from ovray.errors import ConfigError, DataError
 from ovray.replica.signature import Port
 from ovray.scoring.columns import Binding
-from ovray.scoring.elements import ELEMENTS
+from ovray.scoring.elements import ELEMENTS, to_arrow
 
 #: Field metadata: the shape of a row's output as a JSON list, where that has more than one dimension.
 SHAPE_KEY = b"ovray.shape"
@@ -140,23 +140,17 @@ def _array(result: "np.ndarray[Any, Any]", column: OutputColumn) -> pa.Array:
     flat = result.reshape(-1)
     if pa.types.is_fixed_size_list(kind):
         _check_size(flat.size, rows * kind.list_size, column, rows)
-        return pa.FixedSizeListArray.from_arrays(_values(flat, kind.value_type), type=kind)
+        return pa.FixedSizeListArray.from_arrays(to_arrow(flat, kind.value_type), type=kind)
     if pa.types.is_list(kind):
         length = flat.size // rows if rows else 0
         offsets = np.arange(rows + 1, dtype=np.int64) * length
         if offsets[-1] > np.iinfo(np.int32).max:
             raise DataError(f"output {column.name!r} holds {flat.size} values in {rows} rows; use a smaller batch")
         return pa.ListArray.from_arrays(
-            pa.array(offsets.astype(np.int32)), _values(flat, kind.value_type), type=kind
+            to_arrow(offsets.astype(np.int32), pa.int32()), to_arrow(flat, kind.value_type), type=kind
         )
     _check_size(flat.size, rows, column, rows)
-    return _values(flat, kind)
-
-
-def _values(flat: "np.ndarray[Any, Any]", kind: pa.DataType) -> pa.Array:
-    # from_pandas=False keeps NaN a number; pandas would call it null.
-    values = flat.tolist() if pa.types.is_string(kind) else flat
-    return pa.array(values, type=kind, from_pandas=False)
+    return to_arrow(flat, kind)
 
 
 def _check_size(found: int, wanted: int, column: OutputColumn, rows: int) -> None:

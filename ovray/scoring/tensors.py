@@ -3,7 +3,7 @@
 May not enter: which column is meant (columns.py), OpenVINO's tensors, loops over rows.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ovray.scoring.bad_rows import BadRowError
 from ovray.scoring.cells import is_list, is_text
 from ovray.scoring.columns import Binding
-from ovray.scoring.elements import ELEMENTS
+from ovray.scoring.elements import ELEMENTS, to_numpy
 from ovray.scoring.records import Rows
 
 #: Characters of a text that a message shows.
@@ -46,13 +46,28 @@ def fill(rows: Rows, binding: Binding, out: Array) -> None:
         BadRowError: A value is null or text that is no number, a list has another length than those of the first
             rows, or a whole number is beyond the input's type; the message names file, row and column.
     """
-    table = out.reshape(len(out), prod(binding.row_shape))
+    put(values_of(rows, binding), binding, 0, out)
+
+
+def values_of(rows: Rows, binding: Binding) -> tuple[Array, ...]:
+    """Return all values that rows have for one input, flat, an array for each of its columns.
+
+    Lifetime: views of Arrow's memory wherever the layouts agree.  Raises BadRowError as ``fill``.
+    """
+    return tuple(_values(rows, binding, column) for column in binding.columns)
+
+
+def put(values: Sequence[Array], binding: Binding, start: int, out: Array) -> None:
+    """Write rows ``start`` and on of what ``values_of`` gave into ``out``, see ``fill``."""
+    rows, values_per_row = len(out), prod(binding.row_shape)
+    table = out.reshape(rows, values_per_row)
     with np.errstate(over="ignore"):  # a float beyond a narrower type is infinite, as in OpenVINO
-        if len(binding.columns) == 1:
-            np.copyto(table, _values(rows, binding, binding.columns[0]).reshape(table.shape), casting="unsafe")
+        if len(values) == 1:
+            flat = values[0][start * values_per_row : (start + rows) * values_per_row]
+            np.copyto(table, flat.reshape(table.shape), casting="unsafe")
             return
-        for at, column in enumerate(binding.columns):
-            np.copyto(table[:, at], _values(rows, binding, column), casting="unsafe")
+        for at, column in enumerate(values):
+            np.copyto(table[:, at], column[start : start + rows], casting="unsafe")
 
 
 def _values(rows: Rows, binding: Binding, column: str) -> Array:
@@ -74,8 +89,7 @@ def _values(rows: Rows, binding: Binding, column: str) -> Array:
     if pa.types.is_decimal(array.type):
         array = array.cast(pa.float64())
     _refuse_overflow(array, rows, binding, (column, values_per_row))
-    values: Array = array.to_numpy(zero_copy_only=False)
-    return values
+    return to_numpy(array)
 
 
 def _list_lengths(of: pa.DataType, cell_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -97,7 +111,7 @@ def _refuse_other_lengths(array: pa.Array, rows: Rows, column: str, level: tuple
     length, values_per_row = level
     if pa.types.is_fixed_size_list(array.type):
         return
-    lengths = pc.list_value_length(array).to_numpy()
+    lengths = to_numpy(pc.list_value_length(array))
     others = np.flatnonzero(lengths != length)
     if len(others):
         at = int(others[0])
