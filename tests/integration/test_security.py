@@ -101,32 +101,48 @@ def nested(table: pa.Table) -> pa.Table:
     return pa.table([table["x"], outer], pa.schema([("x", X), ("outer", outer.type)]))
 
 
-@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
-@pytest.mark.parametrize("wrap", [lambda table: table, nested], ids=["column", "nested"])
-@pytest.mark.parametrize("first", ["", "import ray.data"])
-def test_a_pickle_in_a_column_is_refused_and_does_not_run(
-    tmp_path: Path, suffix: str, wrap: Callable[[pa.Table], pa.Table], first: str
-) -> None:
-    trace, bomb = tmp_path / "it-ran", tmp_path / f"bomb.{suffix}"
-    table = wrap(a_pickled_object(RunsOnUnpickling(trace)))
-    if suffix == "parquet":
-        pq.write_table(table, bomb)
-    else:
-        with pa.OSFile(str(bomb), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)
+def write_table(table: pa.Table, path: Path) -> None:
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+        return
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
 
-    told = in_a_new_process(f"{first}\nfrom tests.data_builders import a_data_set", f"a_data_set({str(bomb)!r})")
 
-    assert "ConfigError: column" in told
-    assert "does not unpickle" in told
+#: Looks into each file of the command line as ovray does, and says what came of it.
+_LOOK_INTO = """
+import sys
+from tests.data_builders import a_data_set
+for path in sys.argv[1:]:
+    try:
+        a_data_set(path)
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+#: Does what anybody does with a column.
+_UNPICKLE = "import sys, pyarrow.parquet as pq; pq.read_table(sys.argv[1]).to_pylist()"
+
+
+@pytest.mark.parametrize("first", ["", "import ray.data;"], ids=["unknown to Arrow", "known to Arrow"])
+def test_a_pickle_in_a_column_is_refused_and_does_not_run(tmp_path: Path, first: str) -> None:
+    trace = tmp_path / "it-ran"
+    table = a_pickled_object(RunsOnUnpickling(trace))
+    bombs = [tmp_path / name for name in ("flat.parquet", "nested.parquet", "flat.arrow", "nested.arrow")]
+    for bomb in bombs:
+        write_table(nested(table) if bomb.stem == "nested" else table, bomb)
+
+    told = run_python(first + _LOOK_INTO, *bombs).splitlines()
+
+    assert len(told) == len(bombs)
+    for bomb, line in zip(bombs, told, strict=True):
+        assert line.startswith("ConfigError column"), line
+        assert bomb.name in line
+        assert "does not unpickle" in line
     assert not trace.exists()
     # It is a real one: who looks into the column where Ray Data was imported runs it.
-    reading = "pq.read_table" if suffix == "parquet" else "pa.ipc.open_file"
-    then = "" if suffix == "parquet" else ".read_all()"
-    in_a_new_process(
-        "import ray.data, pyarrow as pa, pyarrow.parquet as pq", f"{reading}({str(bomb)!r}){then}.to_pylist()"
-    )
-    assert trace.exists()
+    run_python(first + _UNPICKLE, bombs[0])
+    assert trace.exists() == bool(first)
 
 
 @pytest.mark.parametrize("suffix", ["xml", "onnx", "pb", "tflite", "pdmodel", "pt", "pth", "pkl", "bin", "h5"])
@@ -165,8 +181,8 @@ def test_only_the_module_that_was_named_is_loaded(tmp_path: Path) -> None:
     assert (tmp_path / "loaded").read_text() == "named "
 
 
-@pytest.mark.parametrize("name", ["../../y", "/tmp/y", "y/../../y"])
-def test_an_output_is_asked_for_by_its_name_and_not_by_a_path(tmp_path: Path, name: str) -> None:
+def test_an_output_is_asked_for_by_its_name_and_not_by_a_path(tmp_path: Path) -> None:
+    name = "../../y"
     ov.save_model(a_model_with_outputs(["y", *WAYS_OUT]), tmp_path / "model.xml")
     a_parquet_file(tmp_path / "rows.parquet", pa.table({"x": [[0.0] * 4]}))
 
@@ -254,16 +270,16 @@ def test_what_only_this_machine_can_reach_counts_as_loopback(address: str) -> No
     assert is_loopback(address)
 
 
-def in_a_new_process(first: str, then: str) -> str:
-    """Runs two pieces of Python; returns what came to standard error."""
+def run_python(source: str, *arguments: Path) -> str:
+    """Runs Python in a process of its own; returns what it prints."""
     done = subprocess.run(
-        [sys.executable, "-c", f"{first}\n{then}"],
+        [sys.executable, "-c", source, *arguments],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=2 * DEADLINE_S,
     )
-    return done.stderr
+    return done.stdout
 
 
 def a_model_with_outputs(names: list[str]) -> ov.Model:
