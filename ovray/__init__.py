@@ -14,6 +14,7 @@ from ovray.errors import (
     OvrayError,
     ReplicaError,
     ReplicaLostError,
+    RequestError,
 )
 
 if TYPE_CHECKING:
@@ -214,6 +215,7 @@ __all__ = [
     "RemoteTensor",
     "ReplicaError",
     "ReplicaLostError",
+    "RequestError",
     "ScoreReport",
     "Shape",
     "Strides",

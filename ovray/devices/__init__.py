@@ -18,7 +18,12 @@ class _DevicesPackage(ModuleType):
     """Is the package ``ovray.devices``."""
 
     def __call__(self, address: str | None = None, *, timeout_s: float = 60.0) -> "ClusterProbe":
-        """Return what every host of a cluster has; see ``ovray.driver.inspection.devices``."""
+        """Return what every host of a cluster has; see ``ovray.driver.inspection.devices``.
+
+        Example:
+            >>> [host.name for host in ovray.devices().hosts] != []
+            True
+        """
         inspection = importlib.import_module("ovray.driver.inspection")
         found: ClusterProbe = inspection.devices(address, timeout_s=timeout_s)
         return found

@@ -26,7 +26,9 @@ def devices(address: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S)
         ConfigError: no Ray answers at the address.
 
     Example:
-        >>> print(ovray.devices().to_pandas())  # doctest: +SKIP
+        >>> found = ovray.devices().to_pandas()
+        >>> "CPU.0" in set(found["device"])
+        True
     """
     sysfs_root = recorded_sysfs_root(os.environ)
     with ray_session(address):
@@ -39,7 +41,10 @@ def doctor(address: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S) 
     Args and errors: as for ``devices``.
 
     Example:
-        >>> ovray.doctor().is_healthy  # doctest: +SKIP
+        >>> diagnosis = ovray.doctor()
+        >>> if not diagnosis.is_healthy:
+        ...     troubles = [finding.mend for finding in diagnosis.findings if finding.status.value == "fail"]
+        >>> "token-auth" in set(diagnosis.to_pandas()["check"])
         True
     """
     sysfs_root = recorded_sysfs_root(os.environ)

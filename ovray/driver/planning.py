@@ -62,7 +62,9 @@ def plan(  # noqa: PLR0913 (the public face: every option has its name)
             the model cannot be read, or no device can run it.
 
     Example:
-        >>> ovray.plan(devices="CPU*2", hint="LATENCY").to_pandas()  # doctest: +SKIP
+        >>> laid_out = ovray.plan(devices="CPU,SIM*2?ms=5", hint="LATENCY").to_pandas()
+        >>> laid_out["id"].str.partition("/")[2].tolist()[-2:]
+        ['SIM#0', 'SIM#1']
     """
     options = PlacementOptions.parse(
         devices=devices,

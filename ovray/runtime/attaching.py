@@ -42,9 +42,11 @@ def attach(
         ReplicaError: the pool does not answer.
 
     Example:
-        >>> compiled = ovray.attach("resnet")  # doctest: +SKIP
-        >>> compiled(image)["probabilities"].argmax()  # doctest: +SKIP
-        207
+        >>> with ov.compile_model(model, "CPU", name="perceptron", share_cores=True):
+        ...     # Another process would do this:
+        ...     with ov.attach("perceptron") as attached:
+        ...         attached({"features": np.ones((1, 32))})["logits"].shape
+        (1, 3)
     """
     options = AttachOptions(
         address=address, policy=_policy(config or {}), max_requests=max_requests, max_bytes=max_bytes

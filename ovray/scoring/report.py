@@ -11,7 +11,16 @@ import pandas as pd
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreReport:
-    """Says what a scoring job did.  ``to_json`` has the keys of ``ovray score --json``."""
+    """Says what a scoring job did.  ``to_json`` has the keys of ``ovray score --json``.
+
+    Times are in seconds, speeds in rows per second.
+
+    Example:
+        >>> from ovray import digits
+        >>> report = ovray.score(digits.model_file(), digits.held_out_file(), output="some-scores", limit=100)
+        >>> report.rows, report.errors, int(report.replicas["rows"].sum())
+        (100, 0, 100)
+    """
 
     #: Rows in the output.
     rows: int

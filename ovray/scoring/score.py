@@ -190,14 +190,14 @@ def score(
         Exception: whatever an iterable raised, as it is.
 
     Example:
-        >>> from ovray import digits
-        >>> report = score(digits.model_file(), [digits.held_out_file()], output="scores")  # doctest: +SKIP
-        >>> report.rows  # doctest: +SKIP
-        540
         >>> import pandas
+        >>> from ovray import digits
+        >>> report = ovray.score(digits.model_file(), [digits.held_out_file()], output="scores")
+        >>> report.rows
+        540
         >>> images = pandas.read_parquet(digits.held_out_file())
-        >>> scored = score(digits.model_file(), images)  # doctest: +SKIP
-        >>> scored.index.equals(images.index)  # doctest: +SKIP
+        >>> scored = ovray.score(digits.model_file(), images)
+        >>> scored.index.equals(images.index)
         True
     """
     asked = parse_options(**options)
@@ -230,8 +230,11 @@ def iter_score(
 
     Example:
         >>> from ovray import digits
-        >>> for scored in iter_score(digits.model_file(), digits.held_out_file(), argmax=True):  # doctest: +SKIP
-        ...     print(scored.index[0], len(scored))
+        >>> right = 0
+        >>> for scored in ovray.iter_score(digits.model_file(), digits.held_out_file(), outputs=["digit"]):
+        ...     right += int((scored["digit"] == scored["label"]).sum())
+        >>> right > 500
+        True
     """
     asked = parse_options(**options)
     asked.check_for_memory()
