@@ -11,8 +11,12 @@ import statistics
 from collections import OrderedDict, deque
 from collections.abc import Hashable
 
-#: A doubling pays if a row then takes this part of its former time, or less.
-_PAYS_BELOW = 0.95
+#: A doubling pays if a row then takes this part of its former time, or less.  Not much less would be noise, and
+#: those that were taken first wait for those beside them.
+_PAYS_BELOW = 0.85
+
+#: A batch that takes longer than this is worth the wake-up of another infer request that idles.
+_SHARED_FROM_S = 0.001
 
 #: Sizes to know of; requests of mixed sizes make many.
 _SIZES_KEPT = 128
@@ -51,15 +55,16 @@ class BatchBenefit:
         self._row_s: OrderedDict[int, deque[float]] = OrderedDict()
         self._ended = 0
 
-    def choose(self, first_rows: int, rows_waiting: int) -> int:
+    def choose(self, first_rows: int, rows_waiting: int, takers: int = 1) -> int:
         """Returns how many rows to take.
 
         Args:
             first_rows: of the request that is in any case taken.
             rows_waiting: of all that could be, that one included.
+            takers: infer requests that idle, the one that asks included; what takes long is shared with them.
         """
-        rows = first_rows
-        while 2 * rows <= rows_waiting and self._pays(rows):
+        rows, share = first_rows, -(-rows_waiting // takers)
+        while 2 * rows <= rows_waiting and self._pays(rows) and (2 * rows <= share or self._is_short(2 * rows)):
             rows *= 2
         return rows
 
@@ -75,6 +80,11 @@ class BatchBenefit:
         if self._ended % _TRY_AGAIN_AFTER == 0:
             for times in self._row_s.values():
                 times.clear()
+
+    def _is_short(self, rows: int) -> bool:
+        """Tells whether so many rows take no time to speak of, as far as smaller batches show."""
+        known = self._row_s.get(rows) or self._row_s.get(rows // 2) or ()
+        return bool(known) and rows * statistics.median(known) <= _SHARED_FROM_S
 
     def _pays(self, rows: int) -> bool:
         """Tells whether twice these rows are worth it, or worth a try; a try comes once these are measured."""

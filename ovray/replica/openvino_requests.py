@@ -2,9 +2,7 @@
 
 May not enter: ray, queues, placement.  Whoever makes an engine has pinned the process before (pinning.py).
 
-Inputs are copied into tensors that the infer request owns, and outputs out of them.  No array is ever shared with
-OpenVINO: on dynamic CPU models an inference that copies its input may write it into the array that an earlier
-inference had shared, long after that array was freed.
+How inputs reach OpenVINO: request_inputs.py.  Outputs are copied out of the infer request's own tensors.
 """
 
 import contextlib
@@ -27,21 +25,26 @@ from ovray.replica.compiling import (
     text_property,
     whole_number,
 )
-from ovray.replica.element_types import PACKED_TYPES, TEXT, to_bytes, to_text
+from ovray.replica.element_types import PACKED_TYPES, TEXT, to_text
 from ovray.replica.engine import EngineInfo
 from ovray.replica.envelope import Request, TensorShape
 from ovray.replica.graph_check import GraphCheck
-from ovray.replica.joinable import open_for_joining
-from ovray.replica.joining import Joining, joined_shape, lay_into, split_rows
+from ovray.replica.joinable import Opened, open_for_joining
+from ovray.replica.joining import Joining, split_rows
+from ovray.replica.joining_trial import TRIAL_ROWS, joining_pays
 from ovray.replica.model import describe, last_line, unpack
 from ovray.replica.request_check import check, shape_of, zeros_for
 from ovray.replica.request_engine import InferenceFailedError, Inferred, Lane, Outputs
+from ovray.replica.request_inputs import RequestInputs
 from ovray.replica.signature import Signature
-from ovray.replica.workload import Merging, RequestWorkload
+from ovray.replica.workload import Batching, Merging, RequestWorkload
 
 #: Warm-up: inferences one at a time, then as many rounds of all lanes at once; each part ends at this time, too.
 _WARM_UP_ROUNDS = 3
 _WARM_UP_LIMIT_S = 2.0
+
+#: A model that took longer to compile is not compiled once more only to be a little faster.
+_COMPILED_TWICE_BELOW_S = 10.0
 
 #: Inputs that are kept for probes have no more bytes than this.
 _SAMPLE_BYTES = 16 << 20
@@ -67,24 +70,24 @@ class OpenVINORequests:
         wants_latency = properties.get("PERFORMANCE_HINT") == "LATENCY"
         batching = replace(workload.batching, merging=Merging.NEVER) if wants_latency else workload.batching
         opened = open_for_joining(model, batching)
-        self._signature = describe(opened.model)
-        self._joining = opened.joining
         self._graph = GraphCheck(workload.model)
+        self._device = device
         #: One that was answered once; before that, zeros of the least shapes.
-        self._sample = zeros_for(self._signature.inputs, _least_shapes(model))
+        self._sample = zeros_for(describe(model).inputs, _least_shapes(model))
         self._sample_was_answered = False
-        self._compiled, compile_s = compile_for(device, opened.model, properties)
-        nireq = requests_wanted(self._compiled, properties)
-        self._lanes = [_OpenVINOLane(self, self._compiled.create_infer_request()) for _ in range(nireq)]
+        self._compile(opened, properties)
+        if self._may_join_in_vain(opened, model, batching) and not self._joining_pays():
+            opened = Opened(model, None, opened.verdict)
+            self._compile(opened, properties)
         first_inference_ms, rate_rows_per_s = self._warm_up(model)
         self._info = EngineInfo(
-            nireq=nireq,
+            nireq=len(self._lanes),
             batch_rows=1,
             streams=whole_number(self._compiled, "NUM_STREAMS"),
             threads=whole_number(self._compiled, "INFERENCE_NUM_THREADS"),
             precision=text_property(self._compiled, "INFERENCE_PRECISION_HINT"),
             execution_devices=tuple(self._compiled.get_property("EXECUTION_DEVICES")),
-            compile_s=compile_s,
+            compile_s=self._compile_s,
             first_inference_ms=first_inference_ms,
             rate_rows_per_s=rate_rows_per_s,
             model_name=text_property(self._compiled, "NETWORK_NAME"),
@@ -136,6 +139,35 @@ class OpenVINORequests:
             raise ConfigError(f"the device cannot export the model ({last_line(error)})") from error
         return bytes(exported.getbuffer())
 
+    def _compile(self, opened: Opened, properties: Mapping[str, str]) -> None:
+        self._signature = describe(opened.model)
+        self._joining = opened.joining
+        self._compiled, self._compile_s = compile_for(self._device, opened.model, properties)
+        nireq = requests_wanted(self._compiled, properties)
+        self._lanes = [
+            _OpenVINOLane(self, self._compiled.create_infer_request(), may_lend=self._device == "CPU")
+            for _ in range(nireq)
+        ]
+
+    def _may_join_in_vain(self, opened: Opened, model: ov.Model, batching: Batching) -> bool:
+        """Tells whether requests could be left alone, and the model as fixed as it was."""
+        return (
+            batching.batch_size == "auto"
+            and opened.joining is not None
+            and opened.joining.max_rows >= TRIAL_ROWS
+            and all(port.get_partial_shape().is_static for port in model.inputs)
+            and self._compile_s < _COMPILED_TWICE_BELOW_S
+        )
+
+    def _joining_pays(self) -> bool:
+        def infer(rows: int) -> float:
+            return self._lanes[0].infer([self._sample] * rows).infer_s
+
+        try:
+            return joining_pays(infer)
+        except InferenceFailedError:
+            return False
+
     def _warm_up(self, model: ov.Model) -> tuple[float | None, float | None]:
         """Returns the milliseconds of one inference, and the rows per second of all lanes; each of one request."""
         if not _has_one_shape_a_row(model):
@@ -173,9 +205,11 @@ class OpenVINORequests:
 class _OpenVINOLane:
     """Is one infer request; see ``Lane``."""
 
-    def __init__(self, engine: OpenVINORequests, request: ov.InferRequest) -> None:
+    def __init__(self, engine: OpenVINORequests, request: ov.InferRequest, *, may_lend: bool) -> None:
         self._engine = engine
         self._infer_request = request
+        self._has_text_outputs = any(port.element_type == TEXT for port in engine.signature.outputs)
+        self._inputs = RequestInputs(request, engine.signature.inputs, may_lend=may_lend)
 
     def infer(self, requests: Sequence[Request]) -> Inferred:
         try:
@@ -204,14 +238,24 @@ class _OpenVINOLane:
         try:
             self._fill(requests)
             began_s = time.monotonic()
-            self._infer_request.start_async()
-            self._infer_request.wait()
+            self._run()
             infer_s = time.monotonic() - began_s
         except (RuntimeError, TypeError, ValueError) as error:
             # RuntimeError is OpenVINO's; the others come of elements that are no texts, or no UTF-8.
             reason = last_line(error) if isinstance(error, RuntimeError) else str(error)
             raise InferenceFailedError(reason) from error
+        finally:
+            self._inputs.let_go()
         return Inferred(self._split(requests), infer_s)
+
+    def _run(self) -> None:
+        """Runs the inference on this thread: to hand it to another and to be woken by that costs two wake-ups."""
+        if self._has_text_outputs:
+            # Its results, which are made of every text, would be made twice.
+            self._infer_request.start_async()
+            self._infer_request.wait()
+        else:
+            self._infer_request.infer(share_outputs=True)
 
     def blame(self, request: Request, failure: InferenceFailedError) -> Exception:
         """Asks the graph, which needs no device, whether it can take the shapes; then tries the device.
@@ -231,21 +275,11 @@ class _OpenVINOLane:
         return _input_error(request, self._engine.signature, str(failure))
 
     def _fill(self, requests: Sequence[Request]) -> None:
-        for index, port in enumerate(self._engine.signature.inputs):
-            tensor = self._infer_request.get_input_tensor(index)
-            if len(requests) > 1:
-                _fill_joined(tensor, [request.tensors[index] for request in requests], self._axis(index))
-                continue
-            array = requests[0].tensors[index]
-            _set_shape(tensor, shape_of(requests[0], index))
-            if port.element_type == TEXT:
-                _fill_text(tensor, array)
-            else:
-                tensor.data[...] = array
-
-    def _axis(self, index: int) -> int:
+        if len(requests) == 1:
+            self._inputs.fill(requests[0])
+            return
         assert self._engine.joining is not None, "only engines that join get several requests"
-        return self._engine.joining.input_axes[index]
+        self._inputs.fill_joined(requests, self._engine.joining.input_axes)
 
     def _split(self, requests: Sequence[Request]) -> list[Outputs]:
         tensors = [
@@ -275,24 +309,6 @@ def _input_error(request: Request, signature: Signature, reason: str) -> DataErr
     return DataError(
         f"the model cannot take these inputs: {inputs} ({reason}); the replica is in good order; change the inputs"
     )
-
-
-def _fill_joined(tensor: ov.Tensor, arrays: Sequence[NDArray[Any]], axis: int) -> None:
-    _set_shape(tensor, joined_shape(arrays, axis))
-    if tensor.element_type == ov.Type.string:
-        _fill_text(tensor, np.concatenate(arrays, axis=axis))
-    else:
-        lay_into(tensor.data, arrays, axis)
-
-
-def _set_shape(tensor: ov.Tensor, shape: TensorShape) -> None:
-    if tuple(tensor.shape) != shape:
-        tensor.shape = shape
-
-
-def _fill_text(tensor: ov.Tensor, array: NDArray[Any]) -> None:
-    if array.size:  # OpenVINO refuses an empty list
-        tensor.bytes_data = to_bytes(array)
 
 
 def _alone(tensors: Sequence[ov.Tensor]) -> Outputs:

@@ -54,6 +54,8 @@ class RequestServer:
         self._changed = threading.Condition()
         #: Requests that have begun and are not answered.
         self._running = 0
+        #: Lanes that run nothing.
+        self._idle_lanes = len(engine.lanes)
         #: Requests that were inferred, or failed at it.
         self.served = 0
         self._probes = 0
@@ -201,6 +203,7 @@ class RequestServer:
             finally:
                 with self._changed:
                     self._running -= len(batch)
+                    self._idle_lanes += 1
                     self.served += len(batch)
 
     def _next_batch(self) -> list[Waiting]:
@@ -208,9 +211,10 @@ class RequestServer:
         with self._changed:
             while not self._is_closed:
                 now_s = self._clock()
-                batch, ask_again_s = self._waiting.take(now_s)
+                batch, ask_again_s = self._waiting.take(now_s, self._idle_lanes)
                 if batch:
                     self._running += len(batch)
+                    self._idle_lanes -= 1
                     if len(self._waiting):
                         self._changed.notify()  # the notice of what is left may have gone to this thread
                     return batch

@@ -110,8 +110,13 @@ class WaitingRequests:
             queue.put(waiting)
         return refused
 
-    def take(self, now_s: float) -> Next:
-        """Takes out what is to run now."""
+    def take(self, now_s: float, takers: int = 1) -> Next:
+        """Takes out what is to run now.
+
+        Args:
+            now_s: the time.
+            takers: infer requests that idle, the one that asks included.
+        """
         if not self._turns:
             return Next([], None)
         head = self._clients[self._turns[0]].first()
@@ -124,7 +129,7 @@ class WaitingRequests:
             if now_s < let_go_s:
                 return Next([], let_go_s)
         if self._benefits is not None:
-            limit = self._benefits.of(head.key).choose(head.rows, min(rows, limit))
+            limit = self._benefits.of(head.key).choose(head.rows, min(rows, limit), takers)
         return Next(self._take_batch(head, limit), None)
 
     def drop(self, client: str, dispatch: int) -> Waiting | None:

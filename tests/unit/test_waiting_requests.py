@@ -220,3 +220,24 @@ def test_a_size_is_tried_only_once_the_smaller_is_measured_without_its_first_tim
         benefit.ended(chosen[-1], 0.001)
 
     assert chosen == [1, 1, 1, 1, 2, 2, 2, 2, 4, 4, 4, 4]
+
+
+def test_what_takes_long_is_shared_with_infer_requests_that_idle() -> None:
+    long, short = BatchBenefit(), BatchBenefit()
+    for rows in (1, 2, 4, 8) * 5:
+        long.ended(rows, 0.01 + 0.001 * rows)
+        short.ended(rows, 0.0001)
+
+    assert long.choose(1, 4) == 4
+    assert long.choose(1, 4, takers=2) == 2
+    assert long.choose(1, 2, takers=2) == 1
+    assert short.choose(1, 4, takers=2) == 4
+
+
+def test_a_gain_that_may_be_noise_does_not_pay() -> None:
+    benefit = BatchBenefit()
+    for _ in range(5):
+        benefit.ended(1, 0.010)
+        benefit.ended(2, 0.018)
+
+    assert benefit.choose(1, 2) == 1
