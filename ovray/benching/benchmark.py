@@ -180,7 +180,7 @@ class _Bench:
 
 
 def _arrays(serving: Serving, tensors: dict[int, ov.Tensor]) -> list[NDArray[Any]]:
-    taken = InputTensors(serving.ports)
+    taken = InputTensors(serving.ports, serving.pool.storage)
     taken.take(tensors, Sharing.SHARE)
     return list(taken.arrays())
 

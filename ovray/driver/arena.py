@@ -9,7 +9,7 @@ import math
 import mmap
 import os
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -44,14 +44,19 @@ class Arena:
         self._begins_at = self._bytes.ctypes.data
         self._changing = threading.Lock()
         self._untouched_from = 0
-        #: Offsets of blocks that were given back, by their size.
+        #: Offsets of blocks that nobody holds, by their size.
         self._free: defaultdict[int, list[int]] = defaultdict(list)
+        #: How often each block that somebody holds has to be given back, by its offset.
+        self._holders: dict[int, int] = {}
+        #: Blocks that were given back, and their sizes, since anybody looked.  No lock guards this: a destructor,
+        #: which may run within any line of a thread that has the lock, gives blocks back, too.
+        self._returned: deque[tuple[int, int]] = deque()
 
     def place(self, tensor: NDArray[Any]) -> NDArray[Any] | None:
         """Copies a tensor into a block; ``None`` where no block is left.
 
         Returns:
-            The copy, C-contiguous; to be given back with ``give_back``.
+            The copy, C-contiguous; to be given back once, and once more for each ``hold``.
         """
         offset = self._take(_block_bytes(tensor.nbytes))
         if offset is None:
@@ -61,11 +66,18 @@ class Arena:
         np.copyto(placed, tensor)
         return placed
 
-    def give_back(self, placed: NDArray[Any]) -> None:
-        """Makes the block of a tensor free."""
-        offset = placed.ctypes.data - self._begins_at
+    def hold(self, placed: NDArray[Any]) -> bool:
+        """Keeps the block of a placed tensor for one more; ``False``: the tensor lies elsewhere."""
+        offset = self.offset_of(placed)
+        if offset is None:
+            return False
         with self._changing:
-            self._free[_block_bytes(placed.nbytes)].append(offset)
+            self._holders[offset] += 1
+        return True
+
+    def give_back(self, placed: NDArray[Any]) -> None:
+        """Makes the block of a tensor free, unless others hold it."""
+        self._returned.append((placed.ctypes.data - self._begins_at, _block_bytes(placed.nbytes)))
 
     def offset_of(self, tensor: NDArray[Any]) -> int | None:
         """Says where a tensor lies; ``None``: elsewhere."""
@@ -82,13 +94,24 @@ class Arena:
 
     def _take(self, block_bytes: int) -> int | None:
         with self._changing:
+            self._take_in_returned()
             if self._free[block_bytes]:
-                return self._free[block_bytes].pop()
-            offset = self._untouched_from
-            if offset + block_bytes > self.size_bytes:
+                offset = self._free[block_bytes].pop()
+            elif self._untouched_from + block_bytes <= self.size_bytes:
+                offset = self._untouched_from
+                self._untouched_from += block_bytes
+            else:
                 return None
-            self._untouched_from += block_bytes
+            self._holders[offset] = 1
             return offset
+
+    def _take_in_returned(self) -> None:
+        while self._returned:
+            offset, block_bytes = self._returned.popleft()
+            self._holders[offset] -= 1
+            if self._holders[offset] == 0:
+                del self._holders[offset]
+                self._free[block_bytes].append(offset)
 
 
 class ArenaStorage:
@@ -97,13 +120,18 @@ class ArenaStorage:
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
 
+    def place(self, tensor: NDArray[Any]) -> NDArray[Any] | None:
+        """Copies a large tensor into the arena, where ``keep`` then leaves it; ``None`` for others."""
+        if tensor.nbytes < GATHERED_BELOW_BYTES or tensor.dtype.hasobject:
+            return None
+        return self._arena.place(tensor)
+
     def keep(self, tensor: NDArray[Any]) -> NDArray[Any]:
-        """Copies a tensor; the copy is C-contiguous."""
-        if tensor.nbytes >= GATHERED_BELOW_BYTES and not tensor.dtype.hasobject:
-            placed = self._arena.place(tensor)
-            if placed is not None:
-                return placed
-        return np.array(tensor, order="C")
+        """Copies a tensor, unless it lies in the arena; what is kept is C-contiguous."""
+        if tensor.nbytes >= GATHERED_BELOW_BYTES and self._arena.hold(tensor):
+            return tensor
+        placed = self.place(tensor)
+        return np.array(tensor, order="C") if placed is None else placed
 
     def forget(self, kept: Iterable[NDArray[Any]]) -> None:
         """Says that nobody needs these copies any more."""
@@ -114,6 +142,10 @@ class ArenaStorage:
 
 class ProcessStorage:
     """Keeps every tensor in memory of the process."""
+
+    def place(self, tensor: NDArray[Any]) -> NDArray[Any] | None:
+        """Places nothing: what is kept is always a copy."""
+        return None
 
     def keep(self, tensor: NDArray[Any]) -> NDArray[Any]:
         """Copies a tensor; the copy is C-contiguous."""

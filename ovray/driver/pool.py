@@ -85,12 +85,16 @@ class _Closing:
 class TensorStorage(Protocol):
     """Keeps the tensors of requests from their submission to their end.  Safe to use from many threads."""
 
+    def place(self, tensor: NDArray[Any]) -> NDArray[Any] | None:
+        """Copies a tensor to where ``keep`` leaves it, until ``forget``; ``None``: it is not worth it."""
+        ...
+
     def keep(self, tensor: NDArray[Any]) -> NDArray[Any]:
-        """Copies a tensor; the copy is C-contiguous."""
+        """Copies a tensor, unless it was placed and not forgotten; what is kept is C-contiguous."""
         ...
 
     def forget(self, kept: Iterable[NDArray[Any]]) -> None:
-        """Says that nobody needs these copies any more."""
+        """Says once, for each time that these were placed or kept, that they are not needed any more."""
         ...
 
 
@@ -135,7 +139,8 @@ class RequestPool:
         """
         self._inbox = carriage.inbox
         self._transport = carriage.transport
-        self._storage = carriage.storage
+        #: Where tensors of requests lie.
+        self.storage = carriage.storage
         self._room = room
         self._let_go = let_go
         self._replicas = ReplicaSet(carriage.transport, upkeep=upkeep)
@@ -211,7 +216,7 @@ class RequestPool:
                 f"{self._room.max_requests} requests or {self._room.max_bytes >> 20} MiB of inputs were waiting or"
                 f" running, and none ended within the deadline of {deadline_s:g} s; the request was not taken"
             )
-        taken = tuple(map(self._storage.keep, tensors))
+        taken = tuple(map(self.storage.keep, tensors))
         request = RequestId(next(self._request_ids))
         asked = events.RequestSubmitted(
             request=request,
@@ -222,7 +227,7 @@ class RequestPool:
         )
 
         def leave(how: Ended) -> None:
-            self._storage.forget(taken)
+            self.storage.forget(taken)
             try:
                 ended(how)
             finally:

@@ -35,7 +35,7 @@ class RequestFuture(Future[OVDict]):
 
     def start(self, inputs: Any, terms: Terms) -> None:
         """Sends the request on its way."""
-        tensors = InputTensors(self._serving.ports)
+        tensors = InputTensors(self._serving.ports, self._serving.pool.storage)
         # Nothing is copied here, because the pool takes the bytes before it returns.
         tensors.take(inputs, Sharing.SHARE)
         self._number = self._serving.submit(tensors.arrays(), terms, self._ended)

@@ -6,12 +6,20 @@ May not enter: requests, values.  The ports are those of the model itself: a com
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import openvino as ov
 
 from ovray.errors import DataError
 
 #: What a caller may name a port by.
 PortKey: TypeAlias = int | str | ov.Output
+
+#: Types of which NumPy holds the values, and not only the bits.
+_PLAIN_TYPES = (
+    *(ov.Type.boolean, ov.Type.f16, ov.Type.f32, ov.Type.f64),
+    *(ov.Type.i8, ov.Type.i16, ov.Type.i32, ov.Type.i64),
+    *(ov.Type.u8, ov.Type.u16, ov.Type.u32, ov.Type.u64),
+)
 
 _MISFIT = "incompatible key {key!r} of type {type}; give an index from 0, a name or a port of the model"
 
@@ -21,6 +29,8 @@ class Fit:
 
     def __init__(self, port: ov.Output) -> None:
         self.element_type: ov.Type = port.get_element_type()
+        #: NumPy's type of the same elements; ``None`` where NumPy has none, or lays them out otherwise.
+        self.dtype = np.dtype(self.element_type.to_dtype()) if self.element_type in _PLAIN_TYPES else None
         shape = port.get_partial_shape()
         self._is_any_rank: bool = shape.rank.is_dynamic
         #: The least and the most of each dimension; -1 is no most.
@@ -29,6 +39,13 @@ class Fit:
         )
         #: Whether the first dimension counts rows.
         self.has_open_batch = len(self._bounds) > 0 and shape[0].is_dynamic
+
+    def takes_array(self, value: Any) -> bool:
+        """Says whether a value is an array that the port takes as it is."""
+        # Kinds of array that mean more than their bytes, such as masked ones, are for OpenVINO to read.
+        if type(value) is not np.ndarray or value.dtype != self.dtype:
+            return False
+        return self.takes(self.element_type, value.shape)
 
     def takes(self, element_type: ov.Type, shape: Sequence[int]) -> bool:
         """Says whether a tensor of this type and shape is one that the port takes."""

@@ -43,7 +43,7 @@ class InferRequest(TensorAccess):
 
     def __init__(self, serving: Serving) -> None:
         """Makes a request; callers use ``CompiledModel.create_infer_request``."""
-        super().__init__(serving.ports)
+        super().__init__(serving.ports, serving.pool.storage)
         self._serving = serving
         self._changing = threading.Lock()
         self._run: Run | None = None

@@ -9,6 +9,7 @@ from typing import Any, overload
 
 import openvino as ov
 
+from ovray.driver.pool import TensorStorage
 from ovray.runtime.output_tensors import OutputTensors
 from ovray.runtime.ports import PortKey, Ports
 from ovray.runtime.tensors import InputTensors
@@ -33,10 +34,10 @@ class TensorAccess(ABC):
         True
     """
 
-    def __init__(self, ports: Ports) -> None:
-        """Starts with tensors of zeros."""
+    def __init__(self, ports: Ports, storage: TensorStorage) -> None:
+        """Starts with tensors of zeros; ``storage`` is where inputs may lie that are on their way."""
         self._ports = ports
-        self._inputs = InputTensors(ports)
+        self._inputs = InputTensors(ports, storage)
         self._outputs = OutputTensors(ports)
 
     @abstractmethod

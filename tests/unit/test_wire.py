@@ -180,6 +180,24 @@ def test_the_arena_hands_blocks_out_again_and_never_twice() -> None:
     assert all((kept == value).all() for value, kept in held.values())
 
 
+def test_a_block_that_several_hold_is_free_when_all_of_them_gave_it_back() -> None:
+    arena = Arena(1 << 20)
+    first = arena.place(np.zeros(100_000, np.uint8))
+    assert first is not None
+
+    assert arena.hold(first)
+    arena.give_back(first)
+    second = arena.place(np.ones(100_000, np.uint8))
+    arena.give_back(first)
+    third = arena.place(np.ones(100_000, np.uint8))
+
+    assert second is not None
+    assert third is not None
+    assert arena.offset_of(second) != arena.offset_of(first)
+    assert arena.offset_of(third) == arena.offset_of(first)
+    assert not arena.hold(np.zeros(10))
+
+
 def test_when_the_arena_is_full_tensors_are_kept_elsewhere() -> None:
     arena = Arena(100_000)
     storage = ArenaStorage(arena)
