@@ -1,4 +1,7 @@
-"""What one would write with Ray alone: one call of an actor a request, an ActorPool, a Serve handle."""
+"""What one would write with Ray alone: one call of an actor a request, an ActorPool, a Serve handle.
+
+Everything in here needs a Ray that was initialised, and leaves it.  Ray Data has no requests: see scoring.py.
+"""
 
 import itertools
 import os
@@ -35,7 +38,6 @@ class _Model:
 def figures_of_ray(work: RequestWork, seconds: float) -> Measured:
     """Measures one actor call a request, and an ActorPool."""
     inputs = work.inputs()
-    ray.init(address="local", include_dashboard=False, log_to_driver=False)
     kind = ray.remote(num_cpus=1)(_Model)
     actors = [kind.remote(work) for _ in os.sched_getaffinity(0)]
     in_turn = itertools.cycle(actors)
@@ -49,7 +51,8 @@ def figures_of_ray(work: RequestWork, seconds: float) -> Measured:
             lambda values: ray.get(actors[0].infer.remote(values)), inputs, seconds
         ),
     }
-    ray.shutdown()
+    for actor in actors:
+        ray.kill(actor)
     return found
 
 
@@ -59,7 +62,6 @@ def figures_of_serve(work: RequestWork, seconds: float) -> Measured:
 
     inputs = work.inputs()
     cores = len(os.sched_getaffinity(0))
-    ray.init(address="local", include_dashboard=False, log_to_driver=False)
     serve.start(proxy_location="Disabled")
     options = {"num_replicas": cores, "ray_actor_options": {"num_cpus": 1}, "max_ongoing_requests": _CALLS_EACH}
     handle = serve.run(serve.deployment(**options)(_Model).bind(work), route_prefix=None)
@@ -73,7 +75,6 @@ def figures_of_serve(work: RequestWork, seconds: float) -> Measured:
         ),
     }
     serve.shutdown()
-    ray.shutdown()
     return found
 
 
