@@ -276,7 +276,7 @@ class Requests:
             replica = self._pick(queue, work)
             if replica is not None:
                 self._send(work, replica, queue, envelopes)
-            elif work.dispatches or work.history.failed_on or work in self._suspects:
+            elif self._is_particular(work) and self._has_room(queue, work):
                 # Where it may go has no room now; those behind it are not so particular.
                 queue.take_out(work)
                 stuck.append(work)
@@ -284,6 +284,13 @@ class Requests:
                 queues.remove(queue)
         for work in stuck:
             self._queue_of(work).add(work)
+
+    def _is_particular(self, work: RequestWork) -> bool:
+        """Say whether a request may not go to just any replica that has room."""
+        return bool(work.dispatches or work.history.failed_on or work in self._suspects)
+
+    def _has_room(self, queue: _Queue, work: RequestWork) -> bool:
+        return queue.lane.pick(work.rows, queue.rows_waiting, self._ledger.now_s) is not None
 
     def _pick(self, queue: _Queue, work: RequestWork) -> Replica | None:
         lane, now_s = queue.lane, self._ledger.now_s

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from ovray.core.commands import (
@@ -26,6 +28,7 @@ from ovray.core.events import (
 from ovray.core.ids import DispatchId, ReplicaId, RequestId
 from ovray.core.ledger import ReplicaState
 from ovray.core.policies import SchedulePolicy
+from ovray.core.requests import Requests
 from ovray.core.scheduler import Scheduler
 from ovray.core.settings import SchedulerSettings
 from ovray.errors import InvariantError
@@ -360,6 +363,36 @@ def test_a_copy_that_waits_is_not_sent_once_its_replica_is_heard_again() -> None
     commands = handle_all(scheduler, [a_ready_replica("b")], 9.6)
 
     assert sent_to(commands) == {}
+
+
+def test_copies_that_wait_for_room_cost_an_event_next_to_nothing() -> None:
+    # given: a is silent with 3,000 requests; b has room for few
+    scheduler = a_scheduler(a_ready_replica("a", rate=1e6, request_window=3_000))
+    scheduler.handle(a_request(0), 0.0)
+    scheduler.handle(Completed(replica=A, dispatch=DispatchId(0)), 0.1)
+    scheduler.handle_all([a_request(number) for number in range(1, 3_001)], 0.1)
+    scheduler.handle(a_ready_replica("b", rate=1e6, request_window=4), 0.2)
+    scheduler.handle(TimerFired(), 3.0)
+    picks = 0
+    pick = Requests._pick
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal picks
+        picks += 1
+        return pick(*arguments)
+
+    # when: b answers them all, one after the other
+    ended = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Requests, "_pick", counted)
+        dispatch = 3_001
+        while ended < 3_000:
+            commands = scheduler.handle(Completed(replica=B, dispatch=DispatchId(dispatch)), 3.0)
+            ended += len(only(DeliverResult, commands))
+            dispatch += 1
+
+    # then: each looks at a few, not at all that wait
+    assert picks < 5 * 3_000
 
 
 @pytest.mark.parametrize("first_to_die", ["a", "b"])
