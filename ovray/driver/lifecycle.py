@@ -38,6 +38,9 @@ SILENCE_TIMEOUT_S = 30.0
 #: A head that says nothing for so long is gone.
 HEAD_TIMEOUT_S = 30.0
 
+#: It is asked once a second: before so long, even a sound one may not have answered.
+_HEAD_TIMEOUT_MIN_S = 3.0
+
 #: Looks come every quarter of a second; after so long a one, messages wait that have not been read.
 _ABSENCE_S = 2.0
 
@@ -301,9 +304,10 @@ class ReplicaSet:
 
     def error_if_none_is_left(self, snapshot: Snapshot) -> OvrayError | None:
         """Says why nobody works, nor is going to; ``None`` where somebody does."""
-        if self._seen is not None and self._clock() - self._seen_s > self._upkeep.head_timeout_s:
+        head_timeout_s = max(self._upkeep.head_timeout_s, _HEAD_TIMEOUT_MIN_S)
+        if self._seen is not None and self._clock() - self._seen_s > head_timeout_s:
             return ReplicaError(
-                f"the head of the Ray cluster has not answered for {self._upkeep.head_timeout_s:g} s; replicas"
+                f"the head of the Ray cluster has not answered for {head_timeout_s:g} s; replicas"
                 " were given up; start the same command again when it is back"
             )
         phases = {replica.phase for replica in self._followed.values()}

@@ -183,9 +183,9 @@ def test_while_a_lost_replica_is_to_be_started_again_nobody_gives_up() -> None:
     assert "killed again" in str(error)
 
 
-@pytest.mark.parametrize("silence_s", [5.0, 30.0])
-def test_a_head_that_says_nothing_for_too_long_ends_it_all(silence_s: float) -> None:
-    stage = Stage(A, upkeep=Upkeep(head_timeout_s=silence_s))
+@pytest.mark.parametrize(("asked_s", "silence_s"), [(1.0, 3.0), (5.0, 5.0), (30.0, 30.0)])
+def test_a_head_that_says_nothing_for_too_long_ends_it_all(asked_s: float, silence_s: float) -> None:
+    stage = Stage(A, upkeep=Upkeep(head_timeout_s=asked_s))
     stage.hear(seen("n1"))
 
     stage.pass_time(silence_s)
