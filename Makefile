@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test bench bench-quick lint clean
+.PHONY: install demo test bench bench-quick soak lint clean
 
 install: $(STAMP)
 
@@ -30,6 +30,11 @@ bench: install
 bench-quick: install
 	$(BIN)/python -m tests.benchmarks.requests --quick --json build/bench-requests-quick.json
 	$(BIN)/python -m tests.benchmarks.scoring --quick --json build/bench-scoring-quick.json
+
+# Every fault at random while requests and scoring jobs run; as root, on Linux.
+MINUTES ?= 10
+soak: install
+	$(BIN)/python -m tests.multihost.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lint: install
 	$(BIN)/ruff check .

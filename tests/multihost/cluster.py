@@ -98,16 +98,28 @@ class Cluster:
         self.wait_for(names)
 
     def wait_for(self, names: Sequence[str]) -> None:
-        """Wait until Ray has these hosts, and no others but the head, in its books."""
-        assert wait_until(lambda: set(self.nodes()) == {"head", *names}), self.nodes()
+        """Wait until Ray has these hosts, each once, and no others but the head, in its books."""
+        assert wait_until(lambda: sorted(name for name, _ in self._books()) == sorted(["head", *names]))
 
     def nodes(self) -> dict[str, str]:
         """Return Ray's id of each living host, by its name."""
-        return dict(json.loads(self.ask("nodes")))
+        return dict(self._books())
+
+    def _books(self) -> list[tuple[str, str]]:
+        """Return name and id of each host that lives by Ray's books: also of one whose end it has not noticed."""
+        return [(name, node_id) for name, node_id in json.loads(self.ask("nodes"))]
 
     def drain(self, host: Host) -> None:
         """Tell Ray that a host is about to be taken away, as a cloud's notice of preemption does."""
         assert json.loads(self.ask("drain", self.nodes()[host.name])) is True
+
+    def leased(self, host: Host) -> str:
+        """Return the CPUs of a host that replicas hold, as text; empty where none is."""
+        script = "from ovray.devices.leases import CoreLeases; print(*CoreLeases().held())"
+        with self.start_driver([sys.executable, "-c", script], subprocess.PIPE, None, host=host) as process:
+            printed, _ = process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 0
+        return printed.strip()
 
     def ask(self, *question: str) -> str:
         """Ask the head, see head_questions.py."""
@@ -119,7 +131,7 @@ class Cluster:
     def _no_answer(self, complaint: str) -> str:
         # A head that is still starting.
         assert "Failed to connect" in complaint or "timed out" in complaint.lower(), complaint
-        return "{}"
+        return "[]"
 
     def close(self) -> None:
         for host in self.hosts.values():

@@ -20,9 +20,8 @@ def main() -> None:
     if question == "nodes":
         alive = gcs_pb2.GcsNodeInfo.ALIVE
         nodes = head.get_all_node_info(timeout=10).values()
-        print(
-            json.dumps({node.node_manager_hostname: node.node_id.hex() for node in nodes if node.state == alive})
-        )
+        living = [node for node in nodes if node.state == alive]
+        print(json.dumps([(node.node_manager_hostname, node.node_id.hex()) for node in living]))
     else:
         reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
         deadline_ms = int((time.time() + DEADLINE_S) * 1000)

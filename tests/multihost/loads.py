@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -88,36 +88,43 @@ class JobOnHosts:
 
 
 @dataclass(slots=True)
-class ScoringLoad:
-    """Is a scoring job whose rows are numbered; leaves nothing running when the block ends."""
+class DriverLoad:
+    """Is a driver on a host of the bench that prints its ledger; leaves nothing running when the block ends."""
 
     cluster: Cluster
-    job: JobOnHosts
-    _lines: list[dict[str, Any]] = field(default_factory=list)
-    _printed: IO[str] | None = None
-    _rest: str = ""
-    process: "subprocess.Popen[str] | None" = None
     #: Where the driver runs; ``None`` is the head.
     host: Host | None = None
+    process: "subprocess.Popen[str] | None" = None
+    _lines: list[dict[str, Any]] = field(default_factory=list)
+    _standings: list[Standing] = field(default_factory=list)
+    _printed: IO[str] | None = None
+    _rest: str = ""
 
     @property
-    def text(self) -> str:
-        return f"scoring {self.job.rows:,} rows"
+    def module(self) -> str:
+        """What is run."""
+        raise NotImplementedError
 
-    def __enter__(self) -> "ScoringLoad":
-        arguments = {name: getattr(self.job, name) for name in JobOnHosts.__dataclass_fields__}
-        log = Path(f"{self.job.output}.log")
-        self._printed = open(log, "a+")
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """What it is told."""
+        raise NotImplementedError
+
+    @property
+    def log(self) -> str:
+        """Begins the names of the files that it prints into."""
+        raise NotImplementedError
+
+    def begin(self) -> None:
+        """Start the driver."""
+        self._printed = open(f"{self.log}.log", "a+")  # noqa: SIM115 (``end`` closes it)
         self._printed.seek(0, 2)
-        self.process = self.cluster.start_driver(
-            [sys.executable, "-m", "tests.multihost.scoring_driver", json.dumps(arguments)],
-            host=self.host,
-            stdout=open(log, "a"),
-            stderr=open(f"{self.job.output}.err", "a"),
-        )
-        return self
+        command = [sys.executable, "-m", self.module, json.dumps(self.arguments)]
+        with open(f"{self.log}.log", "a") as stdout, open(f"{self.log}.err", "a") as stderr:
+            self.process = self.cluster.start_driver(command, stdout, stderr, host=self.host)
 
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
+        """Kill the driver, unless it has ended, and read its last words."""
         self.kill()
         self._read()
         assert self._printed is not None
@@ -132,12 +139,17 @@ class ScoringLoad:
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the driver, as a terminal or a job system does."""
         host = self.host or self.cluster.head
-        for process in host.processes(f"{sys.executable} -m tests.multihost.scoring_driver"):
+        for process in host.processes(f"{sys.executable} -m {self.module}"):
             process.send_signal(number)
 
     def standings(self) -> list[Standing]:
         self._read()
-        return [_standing(line) for line in self._lines if "standing" in line]
+        return self._standings
+
+    def lines_with(self, key: str) -> list[Mapping[str, Any]]:
+        """Return what the driver has said of something other than its standing."""
+        self._read()
+        return [line for line in self._lines if key in line]
 
     def wait_for(self, condition: Callable[[Standing], object], *, since_s: float = 0.0) -> Standing:
         """Wait until the ledger says something; fails when it does not in time, or the driver ended before.
@@ -158,13 +170,15 @@ class ScoringLoad:
             seen = len(said)
             assert not is_over, f"the driver ended with {self.process.returncode}: {self.last_words()}"
             time.sleep(0.01)
-        raise AssertionError(f"not within {END_TIMEOUT_S:g} s; the last that was said: {self._lines[-1:]}")
+        raise AssertionError(f"not within {END_TIMEOUT_S:g} s; the last that was said: {self._standings[-1:]}")
 
-    def finish(self) -> Count:
+    def report(self) -> Mapping[str, Any]:
+        """Wait for a good end; returns what the driver said of it."""
         assert self.process is not None
         assert self.process.wait(END_TIMEOUT_S) == 0, self.last_words()
         self._read()
-        return self.count(self._lines[-1]["report"])
+        report: Mapping[str, Any] = self._lines[-1]["report"]
+        return report
 
     def fail(self) -> Mapping[str, Any]:
         """Wait for an end that is not good; returns what the driver said of it."""
@@ -173,6 +187,55 @@ class ScoringLoad:
         self._read()
         assert "error" in self._lines[-1], self.last_words()
         return self._lines[-1]
+
+    def last_words(self) -> str:
+        self._read()
+        return f"{self._standings[-1:]} {self._lines[-1:]} {Path(f'{self.log}.err').read_text()[-2000:]}"
+
+    def _read(self) -> None:
+        assert self._printed is not None
+        if self._printed.closed:
+            return
+        *lines, self._rest = (self._rest + self._printed.read()).split("\n")
+        # Ray prints there, too.
+        for said in (json.loads(line) for line in lines if line.startswith("{")):
+            if "standing" in said:
+                self._standings.append(_standing(said))
+            else:
+                self._lines.append(said)
+
+
+@dataclass(slots=True, kw_only=True)
+class ScoringLoad(DriverLoad):
+    """Is a scoring job whose rows are numbered."""
+
+    job: JobOnHosts
+
+    @property
+    def text(self) -> str:
+        return f"scoring {self.job.rows:,} rows"
+
+    @property
+    def module(self) -> str:
+        return "tests.multihost.scoring_driver"
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        return asdict(self.job)
+
+    @property
+    def log(self) -> str:
+        return self.job.output
+
+    def __enter__(self) -> "ScoringLoad":
+        self.begin()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def finish(self) -> Count:
+        return self.count(self.report())
 
     def rows_there(self) -> int:
         """Count the rows in the output folder."""
@@ -186,17 +249,6 @@ class ScoringLoad:
             twice=sum(count > 1 for count in times.values()),
             report=report,
         )
-
-    def last_words(self) -> str:
-        self._read()
-        return f"{self._lines[-1:]} {Path(f'{self.job.output}.err').read_text()[-2000:]}"
-
-    def _read(self) -> None:
-        assert self._printed is not None
-        if self._printed.closed:
-            return
-        *lines, self._rest = (self._rest + self._printed.read()).split("\n")
-        self._lines += [json.loads(line) for line in lines if line.startswith("{")]
 
 
 def _standing(line: Mapping[str, Any]) -> Standing:

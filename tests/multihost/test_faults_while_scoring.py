@@ -17,33 +17,27 @@ import pytest
 from tests.multihost import memory_limit, table, user_functions
 from tests.multihost.cluster import Cluster
 from tests.multihost.conftest import HOSTS, ROWS
-from tests.multihost.hosts import Host, wait_until
-from tests.multihost.loads import (
-    Count,
-    Effect,
-    JobOnHosts,
-    ScoringLoad,
-    Standing,
-    effect_on,
-    rate,
-    replica_process,
+from tests.multihost.hosts import wait_until
+from tests.multihost.loads import JobOnHosts, ScoringLoad, effect_on, rate, replica_process
+from tests.multihost.request_load import RequestLoad, RequestsOnHosts
+from tests.multihost.watching import (
+    REPLACED_WITHIN_S,
+    SEED,
+    holds_work_now,
+    in_words,
+    put_down,
+    replica_on,
+    slack,
+    wait_until_all_work,
 )
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
-
-SEED = int(os.environ.get("OVRAY_TEST_SEED", "7"))
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 #: One device on each of the three, equally fast: 20,000 rows take them some 13 s.
 EQUAL_DEVICES = "w*/SIM*3?ms=2"
 #: As long as needed and no longer, for those whose fault is over soon, or takes long.
 FAST_DEVICES = "w*/SIM*3?ms=1"
 SLOW_DEVICES = "w*/SIM*3?ms=3"
-
-#: Processes that want a core, for each core, while these tests run alone.
-IDLE_LOAD = 2.0
-
-#: What the replacement of a replica takes beyond its compile time, which is nothing for these.
-REPLACED_WITHIN_S = 5.0
 
 
 @pytest.fixture
@@ -53,50 +47,10 @@ def job(cluster: Cluster, data: Path, output: Path) -> JobOnHosts:
     )
 
 
-def replica_on(host: Host) -> str:
-    return f"{host.name}/SIM#0"
-
-
-def wait_until_all_work(load: ScoringLoad, hosts: int = len(HOSTS)) -> Standing:
-    """Wait until every host has done something and holds more."""
-    return load.wait_for(
-        lambda standing: (
-            sum(known["done"] > 0 for known in standing.replicas.values()) == hosts
-            and all(standing.holds_work(replica) for replica in standing.replicas)
-        )
-    )
-
-
-def holds_work_now(load: ScoringLoad, replica: str) -> Standing:
-    """Return a line of the ledger, not older than this call, by which a replica holds work."""
-    now_s = time.monotonic()
-    return load.wait_for(lambda standing: standing.at_s > now_s and standing.holds_work(replica))
-
-
-def put_down(fault: str, load: ScoringLoad, count: Count, goes_on: str, asked: str) -> None:
-    table.rows.append(
-        table.Row(fault=fault, load=load.text, lost=count.lost, twice=count.twice, goes_on=goes_on, asked=asked)
-    )
-
-
-def slack() -> float:
-    """Return how much longer things may take because others use this machine's cores, too; 1 where nobody does."""
-    return max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)) / IDLE_LOAD)
-
-
-def in_words(effect: Effect) -> str:
-    words = f"others silent {effect.others_s:.1f} s"
-    if effect.taken_over_s is not None:
-        words += f"; work taken over after {effect.taken_over_s:.1f} s"
-    if effect.back_s is not None:
-        words += f"; back after {effect.back_s:.1f} s"
-    return words
-
-
 def test_replicas_killed_at_random_are_replaced(cluster: Cluster, job: JobOnHosts) -> None:
     chance = random.Random(SEED)
     killed = []
-    with ScoringLoad(cluster, job) as load:
+    with ScoringLoad(cluster, job=job) as load:
         wait_until_all_work(load)
         for number in range(10):
             time.sleep(chance.uniform(0.2, 0.8))
@@ -127,7 +81,7 @@ def test_replicas_killed_at_random_are_replaced(cluster: Cluster, job: JobOnHost
 
 
 def test_a_host_whose_processes_are_all_killed_is_done_without(cluster: Cluster, job: JobOnHosts) -> None:
-    with ScoringLoad(cluster, job) as load:
+    with ScoringLoad(cluster, job=job) as load:
         begun = wait_until_all_work(load)
         time.sleep(4)
         victim = cluster.hosts["w1"]
@@ -154,7 +108,7 @@ def test_a_host_whose_processes_are_all_killed_is_done_without(cluster: Cluster,
 
 def test_a_link_that_is_down_for_five_seconds_holds_up_nobody_else(cluster: Cluster, job: JobOnHosts) -> None:
     victim = cluster.hosts["w1"]
-    with ScoringLoad(cluster, replace(job, devices=SLOW_DEVICES)) as load:
+    with ScoringLoad(cluster, job=replace(job, devices=SLOW_DEVICES)) as load:
         wait_until_all_work(load)
         holds_work_now(load, replica_on(victim))
 
@@ -173,7 +127,7 @@ def test_a_link_that_is_down_for_five_seconds_holds_up_nobody_else(cluster: Clus
 
 def test_a_link_that_stays_down_is_done_without(cluster: Cluster, job: JobOnHosts) -> None:
     victim = cluster.hosts["w2"]
-    with ScoringLoad(cluster, replace(job, devices=FAST_DEVICES)) as load:
+    with ScoringLoad(cluster, job=replace(job, devices=FAST_DEVICES)) as load:
         wait_until_all_work(load)
         holds_work_now(load, replica_on(victim))
 
@@ -191,7 +145,7 @@ def test_a_link_that_stays_down_is_done_without(cluster: Cluster, job: JobOnHost
 
 def test_a_replica_that_is_stopped_for_a_while_holds_up_nobody_else(cluster: Cluster, job: JobOnHosts) -> None:
     victim = cluster.hosts["w0"]
-    with ScoringLoad(cluster, replace(job, devices=SLOW_DEVICES)) as load:
+    with ScoringLoad(cluster, job=replace(job, devices=SLOW_DEVICES)) as load:
         wait_until_all_work(load)
         stopped = replica_process(victim)
 
@@ -215,7 +169,7 @@ def test_a_replica_that_takes_too_much_memory_is_replaced(cluster: Cluster, job:
         pytest.skip(reason)
     victim = cluster.hosts["w1"]
     hungry = replace(job, preprocess="tests.multihost.user_functions:with_hunger")
-    with ScoringLoad(cluster, hungry) as load:
+    with ScoringLoad(cluster, job=hungry) as load:
         wait_until_all_work(load)
         limit = memory_limit.MemoryLimit(200 << 20)
         limit.add(replica_process(victim))
@@ -239,7 +193,7 @@ def test_a_replica_that_takes_too_much_memory_is_replaced(cluster: Cluster, job:
 
 def test_a_host_that_is_drained_finishes_what_it_holds_and_leaves(cluster: Cluster, job: JobOnHosts) -> None:
     victim = cluster.hosts["w0"]
-    with ScoringLoad(cluster, job) as load:
+    with ScoringLoad(cluster, job=job) as load:
         wait_until_all_work(load)
         holds_work_now(load, replica_on(victim))
 
@@ -260,7 +214,7 @@ def test_a_host_that_is_drained_finishes_what_it_holds_and_leaves(cluster: Clust
 def test_a_driver_that_is_killed_again_and_again_loses_nothing(cluster: Cluster, job: JobOnHosts) -> None:
     chance = random.Random(SEED)
     for _ in range(5):
-        with ScoringLoad(cluster, job) as load:
+        with ScoringLoad(cluster, job=job) as load:
             load.wait_for(lambda standing: standing.done > 0)
             time.sleep(chance.uniform(0.0, 1.0))
             assert any(holds["outstanding"] for holds in load.standings()[-1].replicas.values())
@@ -271,7 +225,7 @@ def test_a_driver_that_is_killed_again_and_again_loses_nothing(cluster: Cluster,
             are_gone = wait_until(lambda: not any(cluster.hosts[name].processes("ray::Replica") for name in HOSTS))
             assert are_gone, "replicas outlive their driver"
             gone_s = time.monotonic() - killed_s
-    with ScoringLoad(cluster, job) as load:
+    with ScoringLoad(cluster, job=job) as load:
         count = load.finish()
 
     assert count.report["resumed_rows"] > 0
@@ -287,7 +241,7 @@ def test_a_driver_that_is_killed_again_and_again_loses_nothing(cluster: Cluster,
 
 def test_a_row_that_kills_its_process_is_found_and_named(cluster: Cluster, job: JobOnHosts) -> None:
     poisoned = replace(job, devices=FAST_DEVICES, preprocess="tests.multihost.user_functions:with_poison")
-    with ScoringLoad(cluster, poisoned) as load:
+    with ScoringLoad(cluster, job=poisoned) as load:
         said = load.fail()
         losses = load.standings()[-1].counters["losses"]  # the last one may be yet to come
 
@@ -315,7 +269,7 @@ def test_a_row_that_kills_its_process_is_put_on_record_and_all_others_are_scored
         preprocess="tests.multihost.user_functions:with_poison",
         on_error="record",
     )
-    with ScoringLoad(cluster, poisoned) as load:
+    with ScoringLoad(cluster, job=poisoned) as load:
         count = load.finish()
         losses = load.standings()[-1].counters["losses"]
 
@@ -332,7 +286,7 @@ def test_a_host_that_joins_gets_replicas(cluster: Cluster, job: JobOnHosts) -> N
     # Short parts, since the first ones are cut by the rate of a warm-up that knew of no leisure.
     leisurely = "tests.multihost.user_functions:with_leisure"
     on_cpus = replace(job, devices="w*/CPU", preprocess=leisurely, commit_every_s=0.02)
-    with ScoringLoad(cluster, on_cpus) as load:
+    with ScoringLoad(cluster, job=on_cpus) as load:
         wait_until_all_work(load, hosts=2)
 
         at_s = time.monotonic()
@@ -350,8 +304,49 @@ def test_a_host_that_joins_gets_replicas(cluster: Cluster, job: JobOnHosts) -> N
     put_down("a host joins half-way", load, count, f"works {works_s:.1f} s after Ray knew it", "compile + 10 s")
 
 
+def test_a_device_that_fails_is_left_out_until_a_probe_passes_and_one_that_slows_gets_less(
+    cluster: Cluster, job: JobOnHosts
+) -> None:
+    trouble = f"{cluster.local}/tmp/trouble"
+    failing, slow, sound = (cluster.hosts[name] for name in HOSTS)
+    with ScoringLoad(cluster, job=replace(job, devices=f"{SLOW_DEVICES}&trouble={trouble}")) as load:
+        wait_until_all_work(load)
+
+        at_s = time.monotonic()
+        failing.run("sh", "-c", f"echo fails > {trouble}")
+        slow.run("sh", "-c", f"echo 0.1 > {trouble}")
+        evicted = load.wait_for(
+            lambda standing: standing.replicas[replica_on(failing)]["state"] in ("evicted", "probing"),
+            since_s=at_s,
+        )
+        time.sleep(3)
+        mended_s = time.monotonic()
+        meanwhile = load.standings()[-1]
+        failing.run("rm", trouble)
+        back = load.wait_for(lambda standing: standing.trusts(replica_on(failing)), since_s=mended_s)
+        slow.run("rm", trouble)
+        count = load.finish()
+
+    assert (count.lost, count.twice) == (0, 0)
+    done = {
+        host.name: meanwhile.replicas[replica_on(host)]["done"] - evicted.replicas[replica_on(host)]["done"]
+        for host in (failing, slow, sound)
+    }
+    put_down(
+        "a device fails at every row, and another slows to a tenth",
+        load,
+        count,
+        f"put aside after {evicted.at_s - at_s:.1f} s, back {back.at_s - mended_s:.1f} s after it was mended; the"
+        f" slow one did {done[slow.name] / max(1, done[sound.name]):.2f} of the sound one's share",
+        "readmitted after a probe passes",
+    )
+    assert load.standings()[-1].counters["evictions"] > 0
+    assert done[failing.name] == 0
+    assert done[slow.name] < done[sound.name]
+
+
 def test_ctrl_c_lets_replicas_complete_what_they_hold(cluster: Cluster, job: JobOnHosts) -> None:
-    with ScoringLoad(cluster, job) as load:
+    with ScoringLoad(cluster, job=job) as load:
         wait_until_all_work(load)
         held = load.standings()[-1]
 
@@ -365,7 +360,9 @@ def test_ctrl_c_lets_replicas_complete_what_they_hold(cluster: Cluster, job: Job
     assert load.rows_there() >= last.done
 
 
-def test_when_the_head_is_gone_the_job_ends_with_an_error(data: Path, output: Path, bench: Cluster) -> None:
+def test_when_the_head_is_gone_a_job_ends_with_an_error_and_so_does_every_pending_request(
+    data: Path, output: Path, bench: Cluster
+) -> None:
     """The last test: its cluster is done for."""
     bench.set_up(HOSTS)
     job = JobOnHosts(
@@ -376,24 +373,47 @@ def test_when_the_head_is_gone_the_job_ends_with_an_error(data: Path, output: Pa
         devices=SLOW_DEVICES,
         replica_timeout_s=5.0,
     )
-    with ScoringLoad(bench, job, host=bench.hosts["w0"]) as load:
+    # So slow that requests are pending at any time.
+    asked = RequestsOnHosts(
+        address=bench.address, devices="w*/SIM*3?ms=50&answer=sum", replicas=len(HOSTS), log=f"{output}-requests"
+    )
+    script = RequestLoad(bench, asked=asked, host=bench.hosts["w1"])
+    with script, ScoringLoad(bench, job=job, host=bench.hosts["w0"]) as load:
         wait_until_all_work(load)
+        wait_until_all_work(script)
 
         at_s = time.monotonic()
         bench.head.kill_all_processes()
 
         said = load.fail()
         ended_s = time.monotonic() - at_s
+        assert wait_until(lambda: script.lines_with("report")), script.last_words()
+        [told] = script.lines_with("report")
+    requests, requests_ended_s = told["report"], told["at_s"] - at_s
 
     assert said["kind"] == "ReplicaError"
     assert "has not answered for 5 s" in said["error"]
     assert 0 < load.rows_there() < ROWS
-    row = table.Row(
-        fault="the head's processes are killed (--replica-timeout 5)",
-        load=load.text,
-        lost=0,
-        twice=0,
-        goes_on=f"ended with an error after {ended_s:.1f} s",
-        asked="bounded",
-    )
-    table.rows.append(row)
+    assert (requests["lost"], requests["twice"], requests["wrong"]) == (0, 0, 0)
+    assert requests["failed"] > 0
+    assert all("has not answered for 30 s" in error for error in requests["errors"].values()), requests["errors"]
+    fault = "the head's processes are killed"
+    asked_for = "bounded"
+    table.rows += [
+        table.Row(
+            fault=f"{fault} (--replica-timeout 5)",
+            load=load.text,
+            lost=0,
+            twice=0,
+            goes_on=f"ended with an error after {ended_s:.1f} s",
+            asked=asked_for,
+        ),
+        table.Row(
+            fault=fault,
+            load=script.text,
+            lost=requests["lost"],
+            twice=requests["twice"],
+            goes_on=f"{requests['failed']} that were pending ended with an error within {requests_ended_s:.1f} s",
+            asked=asked_for,
+        ),
+    ]

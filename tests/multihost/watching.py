@@ -1,0 +1,60 @@
+"""Watches a load for the moment at which a fault is to come, and puts down what it cost.
+
+May not enter: faults.
+"""
+
+import os
+import time
+
+from tests.multihost import table
+from tests.multihost.conftest import HOSTS
+from tests.multihost.hosts import Host
+from tests.multihost.loads import Count, DriverLoad, Effect, Load, Standing
+
+SEED = int(os.environ.get("OVRAY_TEST_SEED", "7"))
+
+#: Processes that want a core, for each core, while these tests run alone.
+IDLE_LOAD = 2.0
+
+#: What the replacement of a replica takes beyond its compile time, which is nothing for simulated ones.
+REPLACED_WITHIN_S = 5.0
+
+
+def replica_on(host: Host) -> str:
+    return f"{host.name}/SIM#0"
+
+
+def wait_until_all_work(load: DriverLoad, hosts: int = len(HOSTS)) -> Standing:
+    """Wait until every host has done something and holds more."""
+    return load.wait_for(
+        lambda standing: (
+            sum(known["done"] > 0 for known in standing.replicas.values()) == hosts
+            and all(standing.holds_work(replica) for replica in standing.replicas)
+        )
+    )
+
+
+def holds_work_now(load: DriverLoad, replica: str) -> Standing:
+    """Return a line of the ledger, not older than this call, by which a replica holds work."""
+    now_s = time.monotonic()
+    return load.wait_for(lambda standing: standing.at_s > now_s and standing.holds_work(replica))
+
+
+def put_down(fault: str, load: Load, count: Count, goes_on: str, asked: str) -> None:
+    table.rows.append(
+        table.Row(fault=fault, load=load.text, lost=count.lost, twice=count.twice, goes_on=goes_on, asked=asked)
+    )
+
+
+def slack() -> float:
+    """Return how much longer things may take because others use this machine's cores, too; 1 where nobody does."""
+    return max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)) / IDLE_LOAD)
+
+
+def in_words(effect: Effect) -> str:
+    words = f"others silent {effect.others_s:.1f} s"
+    if effect.taken_over_s is not None:
+        words += f"; work taken over after {effect.taken_over_s:.1f} s"
+    if effect.back_s is not None:
+        words += f"; back after {effect.back_s:.1f} s"
+    return words
