@@ -6,9 +6,8 @@ May not enter: how chunks are scored, threads (iteration.py).
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import pandas as pd
 import pyarrow as pa
 
 from ovray.driver.job import Commit
@@ -20,6 +19,9 @@ from ovray.scoring.ray_datasets import to_dataset
 from ovray.scoring.records import Source, StoredTable
 from ovray.scoring.row_plan import RowPlan
 from ovray.scoring.stored_tables import fetch
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def bring(start: int, stop: int, reference: Any) -> pa.Table:
@@ -78,7 +80,7 @@ class InOneFrame:
     def deliver(self, commit: Commit, reference: Any) -> None:
         self._tables[commit.start] = bring(commit.start, commit.stop, reference)
 
-    def result(self) -> pd.DataFrame:
+    def result(self) -> "pd.DataFrame":
         frame: pd.DataFrame = _joined(self._tables).to_pandas(self_destruct=True)
         return frame
 
@@ -188,7 +190,7 @@ class Framer(Protocol):
     #: What replicas are to make of rows.
     plan: RowPlan
 
-    def frame(self, start: int, stop: int, results: pa.Table) -> pd.DataFrame:
+    def frame(self, start: int, stop: int, results: pa.Table) -> "pd.DataFrame":
         """Returns results of some rows, and with them the columns that are carried over."""
         ...
 
@@ -203,7 +205,9 @@ class NumberedFrames:
     def __init__(self, plan: RowPlan) -> None:
         self.plan = plan
 
-    def frame(self, start: int, stop: int, results: pa.Table) -> pd.DataFrame:
+    def frame(self, start: int, stop: int, results: pa.Table) -> "pd.DataFrame":
+        import pandas as pd
+
         frame: pd.DataFrame = results.to_pandas()
         frame.index = pd.RangeIndex(start, stop)
         return frame
@@ -220,7 +224,7 @@ class FramesOfHeld:
         self._kept = plan.kept
         self._rows = rows
 
-    def frame(self, start: int, stop: int, results: pa.Table) -> pd.DataFrame:
+    def frame(self, start: int, stop: int, results: pa.Table) -> "pd.DataFrame":
         frame = self._rows.frame(self._kept, start, stop)
         made = results.to_pandas()
         for output in self.plan.outputs:

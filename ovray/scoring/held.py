@@ -5,12 +5,12 @@ its own kind.  Columns that are only carried over never leave this process.
 May not enter: Ray; which rows are scored when (held_rows.py).
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -19,6 +19,9 @@ from ovray.scoring.files import one_line
 from ovray.scoring.numpy_arrays import to_column
 from ovray.scoring.numpy_files import ARRAY_COLUMN
 from ovray.scoring.outputs import OutputColumn, to_array
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Kinds of NumPy's types that Arrow shares the memory of; booleans it packs.
 _NUMBERS = "fiub"
@@ -52,7 +55,7 @@ class Held(Protocol):
         """
         ...
 
-    def frame(self, kept: Sequence[str], start: int, stop: int) -> pd.DataFrame:
+    def frame(self, kept: Sequence[str], start: int, stop: int) -> "pd.DataFrame":
         """Returns columns that are carried over, of some rows, as a new DataFrame; a DataFrame keeps its index."""
         ...
 
@@ -63,7 +66,7 @@ def hold(given: Any) -> Held | None:
     Raises:
         ConfigError: they are, but cannot be rows.
     """
-    if isinstance(given, pd.DataFrame):
+    if _is_frame(given):
         return hold_frame(given)
     if isinstance(given, (pa.Table, pa.RecordBatch)):
         return hold_table(given)
@@ -74,11 +77,17 @@ def hold(given: Any) -> Held | None:
     return None
 
 
+def _is_frame(given: Any) -> bool:
+    """Says whether this is a DataFrame; where nobody has imported pandas, which takes a while, nothing is."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(given, pandas.DataFrame)
+
+
 def head(given: Any, rows: int | None) -> Any:
     """Returns the first rows of what ``hold`` takes, in its shape; all of them where ``rows`` is ``None``."""
     if rows is None:
         return given
-    if isinstance(given, pd.DataFrame):
+    if _is_frame(given):
         return given.iloc[:rows]
     if isinstance(given, (pa.Table, pa.RecordBatch)):
         return given.slice(0, rows)
@@ -91,21 +100,21 @@ def head(given: Any, rows: int | None) -> Any:
 class HeldFrame:
     """Is a DataFrame."""
 
-    given: pd.DataFrame
+    given: "pd.DataFrame"
     table: pa.Table
     unfit: Mapping[str, str]
     kind: str = "the DataFrame"
 
     def with_results(
         self, kept: Sequence[str], results: pa.Table, outputs: Sequence[OutputColumn]
-    ) -> pd.DataFrame:
+    ) -> "pd.DataFrame":
         frame = self.frame(kept, 0, len(self.given))
         made = results.to_pandas()
         for output in outputs:
             frame[output.name] = made[output.name].array
         return frame
 
-    def frame(self, kept: Sequence[str], start: int, stop: int) -> pd.DataFrame:
+    def frame(self, kept: Sequence[str], start: int, stop: int) -> "pd.DataFrame":
         places = [self.table.schema.names.index(name) for name in kept]
         return self.given.iloc[start:stop, places].copy()
 
@@ -130,7 +139,7 @@ class HeldTable:
         columns = [_combined(column) for column in made.columns]
         return pa.RecordBatch.from_arrays(columns, schema=made.schema)
 
-    def frame(self, kept: Sequence[str], start: int, stop: int) -> pd.DataFrame:
+    def frame(self, kept: Sequence[str], start: int, stop: int) -> "pd.DataFrame":
         return _as_frame(self.table, kept, start, stop)
 
 
@@ -155,11 +164,11 @@ class HeldArrays:
         made |= {output.name: to_array(results.column(output.name), output) for output in outputs}
         return next(iter(made.values())) if self.is_single and len(made) == 1 else made
 
-    def frame(self, kept: Sequence[str], start: int, stop: int) -> pd.DataFrame:
+    def frame(self, kept: Sequence[str], start: int, stop: int) -> "pd.DataFrame":
         return _as_frame(self.table, kept, start, stop)
 
 
-def hold_frame(given: pd.DataFrame) -> HeldFrame:
+def hold_frame(given: "pd.DataFrame") -> HeldFrame:
     """Sees a DataFrame as a table; numbers are not copied, and NaN stays a number."""
     columns: dict[str, Any] = {}
     unfit: dict[str, str] = {}
@@ -226,7 +235,7 @@ def _array_column(name: str, array: NDArray[Any]) -> pa.Array:
         raise ConfigError(f"array {name!r} of {array.dtype} has no Arrow type: {one_line(error)}") from error
 
 
-def _as_frame(table: pa.Table, kept: Sequence[str], start: int, stop: int) -> pd.DataFrame:
+def _as_frame(table: pa.Table, kept: Sequence[str], start: int, stop: int) -> "pd.DataFrame":
     rows = table.select(list(kept)).slice(start, stop - start)
     frame: pd.DataFrame = rows.replace_schema_metadata().to_pandas()
     return frame.reindex(range(stop - start))  # without columns it has lost its rows

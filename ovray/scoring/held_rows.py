@@ -10,8 +10,8 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 import ray
 
@@ -20,6 +20,9 @@ from ovray.scoring.cells import is_list
 from ovray.scoring.files import one_line
 from ovray.scoring.held import Held, HeldFrame
 from ovray.scoring.records import Block, Slice, StoredTable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Rows that are hashed at once.
 _HASHED_ROWS = 1 << 16
@@ -133,8 +136,10 @@ class HeldRows:
         rows = f"row {start}" if stop - start == 1 else f"rows {start} to {stop - 1}"
         return f"{self.kind}, {rows} (the first is 0)"
 
-    def frame(self, kept: Sequence[str], start: int, stop: int) -> pd.DataFrame:
+    def frame(self, kept: Sequence[str], start: int, stop: int) -> "pd.DataFrame":
         """Returns columns that are carried over; the index is a DataFrame's own, else the numbers of the rows."""
+        import pandas as pd
+
         within = self._within(start, stop)
         frames = [held.frame(kept, first, last) for held, first, last in within]
         frame = frames[0] if len(frames) == 1 else pd.concat(frames)

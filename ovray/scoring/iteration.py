@@ -9,9 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
-from typing import Any, Protocol
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ovray.driver.job import Commit
 from ovray.driver.session import ray_session
@@ -30,6 +28,9 @@ from ovray.scoring.running import (
     warnings_of,
 )
 from ovray.scoring.sinks import AnswerSink
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: The caller waits for results: chunks are cut so that none takes much longer than this, or than the time that the
 #: caller has named, if that is less.
@@ -56,7 +57,7 @@ class AsTheyCome:
 
 def iterate(
     model: ModelLike, inputs: Any, options: ScoreOptions, order: Order
-) -> Generator[pd.DataFrame, None, None]:
+) -> Generator["pd.DataFrame", None, None]:
     """Yields results as they are done; see ``iter_score``."""
     with ExitStack() as stack:
         given = look_at(inputs, options, stack)
@@ -76,7 +77,7 @@ def iterate(
         yield from _frames(running, framer, flow)
 
 
-def _frames(running: "_Running", framer: Framer, flow: Flow) -> Iterator[pd.DataFrame]:
+def _frames(running: "_Running", framer: Framer, flow: Flow) -> Iterator["pd.DataFrame"]:
     taken = InOrder()
     while (piece := running.next()) is not None:
         start, stop, reference = piece

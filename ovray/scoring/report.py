@@ -4,9 +4,10 @@ May not enter: how they came about.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,7 @@ class ScoreReport:
     #: The folder that holds the results.
     output: str
     #: One row a replica: ``id, host, device, pid, cpus, nireq, rows, busy_s``.
-    replicas: pd.DataFrame
+    replicas: "pd.DataFrame"
     #: What the caller should know although the job ended well, such as a device that could not take part.
     warnings: tuple[str, ...] = ()
 

@@ -11,8 +11,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-import pandas as pd
-
 from ovray.core.events import JobSubmitted
 from ovray.devices.records import Plan, ReplicaSpec
 from ovray.driver.job import AllAtOnce, Commit, Outcome, Progress
@@ -49,6 +47,7 @@ from ovray.scoring.sinks import AnswerSink, FolderSink
 from ovray.scoring.taking_up import TakenUp, take_up
 
 if TYPE_CHECKING:
+    import pandas as pd
     import ray.data
     from numpy.typing import NDArray
     from typing_extensions import Unpack
@@ -78,11 +77,11 @@ def score(
 @overload
 def score(
     model: ModelLike,
-    inputs: PathOrUrl | Sequence[PathOrUrl] | pd.DataFrame,
+    inputs: "PathOrUrl | Sequence[PathOrUrl] | pd.DataFrame",
     *,
     output: None = None,
     **options: "Unpack[ScoreKeywords]",
-) -> pd.DataFrame: ...
+) -> "pd.DataFrame": ...
 @overload
 def score(
     model: ModelLike,
@@ -209,7 +208,7 @@ def score(
 @_spelt_out
 def iter_score(
     model: ModelLike, inputs: Any, *, ordered: bool = True, **options: "Unpack[ScoreKeywords]"
-) -> Generator[pd.DataFrame, None, None]:
+) -> Generator["pd.DataFrame", None, None]:
     """Scores every row and yields the results while others are scored.
 
     Replicas run ahead of the caller by some tens of megabytes of rows each, and then wait.  They are ended when
@@ -350,6 +349,8 @@ def _nobody(_: object) -> None:
 
 
 def _report(ended: tuple[Plan, Outcome], taken: TakenUp, errors: int, seconds: float) -> ScoreReport:
+    import pandas as pd  # late: half a second of a start
+
     plan, outcome = ended
     table = pd.DataFrame(
         [_replica_row(spec, outcome) for spec in outcome.specs if spec.id in outcome.reports],

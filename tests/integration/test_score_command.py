@@ -6,6 +6,8 @@ folders is a real command.
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -184,6 +186,13 @@ class TestOptions:
 
 
 class TestRealCommands:
+    def test_pandas_whose_import_takes_long_is_left_for_the_end(self) -> None:
+        script = "import sys, ovray.cli.score, ovray.scoring.score; print('pandas' in sys.modules)"
+
+        printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+        assert printed.stdout == "False\n"
+
     def test_score_prints_json_on_its_last_line_and_leaves_no_process(self, folder: Path) -> None:
         command = ran(folder, "score", "model.xml", "rows.parquet", "--output", "new/scores", "--json")
 
