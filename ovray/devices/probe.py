@@ -20,6 +20,7 @@ import ray
 from ray._private.state import available_resources_per_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ovray.devices.host_look import Done, HostLook
 from ovray.devices.hostprobe import ANSWER, own_versions
 from ovray.devices.inventory import ClusterProbe, LeftOut
 from ovray.devices.records import Host
@@ -66,6 +67,7 @@ def probe_cluster(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     sysfs_root: Path | None = None,
     only: Collection[str] | None = None,
+    look: HostLook | None = None,
 ) -> ClusterProbe:
     """Ask every alive node of the Ray that this process is connected to.
 
@@ -73,10 +75,11 @@ def probe_cluster(
         timeout_s: how long all of them together may take; who has not answered by then is left out.
         sysfs_root: a recorded tree that stands for ``/sys`` of every node; ``None`` means their own.
         only: Ray's ids of the nodes to ask; ``None`` means all.
+        look: at this host, under way; is used if this host is all that there is.
     """
     hosts: list[Host] = []
     left_out: list[LeftOut] = []
-    for answer in ask_nodes(host_flags(sysfs_root), timeout_s, only):
+    for answer in ask_nodes(host_flags(sysfs_root), timeout_s, only, look):
         problem = problem_of(answer, own_versions())
         if problem:
             left_out.append(LeftOut(host=answer.node.host, node_id=answer.node.id, reason=problem))
@@ -126,13 +129,19 @@ def host_flags(sysfs_root: Path | None) -> list[str]:
 
 
 def ask_nodes(
-    flags: Sequence[str], timeout_s: float, only: Collection[str] | None = None
+    flags: Sequence[str],
+    timeout_s: float,
+    only: Collection[str] | None = None,
+    look: HostLook | None = None,
 ) -> tuple[NodeAnswer, ...]:
     """Run hostprobe.py on every alive node, or on those of them named, all at once; one answer a node, in Ray's
     order."""
     nodes = [node for node in _alive_nodes() if only is None or node.id in only]
     if len(nodes) == 1 and _is_started_by_us(nodes[0]):
-        return (_ask_here(nodes[0], flags, timeout_s),)
+        if look is not None:
+            return (_node_answer(nodes[0], look.wait(timeout_s), look.began_s),)
+        with HostLook(flags) as new:
+            return (_node_answer(nodes[0], new.wait(timeout_s), new.began_s),)
     return _ask_through_ray(nodes, flags, timeout_s)
 
 
@@ -176,12 +185,13 @@ def host_of(answer: NodeAnswer) -> Host:
     )
 
 
-def run_hostprobe(flags: Sequence[str], timeout_s: float) -> tuple[int, str, str]:
+def run_hostprobe(flags: Sequence[str], timeout_s: float) -> Done:
     """Run hostprobe.py in a process of its own; return its exit code, output and errors."""
-    return _travelling_probe()(flags, timeout_s)
+    with HostLook(flags) as look:
+        return look.wait(timeout_s)
 
 
-def _answer_in(done: tuple[int, str, str]) -> dict[str, Any]:
+def _answer_in(done: Done) -> dict[str, Any]:
     """Return what hostprobe.py printed.
 
     Raises:
@@ -213,16 +223,13 @@ def _alive_nodes() -> list[RayNode]:
 
 
 def _is_started_by_us(node: RayNode) -> bool:
-    """Return whether this process started that node, which then has our mask, control group and environment."""
+    """Return whether this process started that node, which then has our mask, control group and environment.
+
+    It is looked at without a Ray worker in between: starting one takes longer than the look.
+    """
     if node.id != ray.get_runtime_context().get_node_id():
         return False
     return any(child.name() == "raylet" for child in psutil.Process().children())
-
-
-def _ask_here(node: RayNode, flags: Sequence[str], timeout_s: float) -> NodeAnswer:
-    """Look at the only host without a Ray worker in between: starting one takes longer than the look."""
-    asked_s = time.time()
-    return _node_answer(node, run_hostprobe(flags, timeout_s), asked_s)
 
 
 def _ask_through_ray(nodes: Sequence[RayNode], flags: Sequence[str], timeout_s: float) -> tuple[NodeAnswer, ...]:
@@ -251,7 +258,7 @@ def _collected(node: RayNode, reference: Any, asked_s: float) -> NodeAnswer:
         return NodeAnswer(node=node, problem=problem, asked_s=asked_s, answered_s=time.time())
 
 
-def _node_answer(node: RayNode, done: tuple[int, str, str], asked_s: float) -> NodeAnswer:
+def _node_answer(node: RayNode, done: Done, asked_s: float) -> NodeAnswer:
     answered_s = time.time()
     try:
         return NodeAnswer(node=node, fields=_answer_in(done), asked_s=asked_s, answered_s=answered_s)

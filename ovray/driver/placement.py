@@ -1,19 +1,23 @@
 """Lays out replicas over what the probe found.
 
-May not enter: starting anything, connecting to Ray.  What entries mean and which cores: devices/.
+May not enter: starting replicas, connecting to Ray.  What entries mean and which cores: devices/.
 """
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from ovray.devices.grammar import parse
+from ovray.devices.host_look import HostLook
 from ovray.devices.inventory import ClusterProbe
 from ovray.devices.plan import PlanOptions, make_plan
-from ovray.devices.probe import probe_cluster, recorded_sysfs_root
+from ovray.devices.probe import host_flags, probe_cluster, recorded_sysfs_root
 from ovray.devices.records import CoreSharing, Hint, Plan
 from ovray.devices.replanning import Present, as_if_free, keep_standing
 from ovray.devices.resources import CpusTakenError, check_resources
+from ovray.driver.session import starts_its_own
 from ovray.errors import ConfigError
 
 #: Between looks at a cluster whose CPUs others hold; a look takes about as long.
@@ -109,20 +113,39 @@ class Placed:
     found: ClusterProbe
 
 
-def place(options: PlacementOptions, present: Present | None = None) -> Placed:
+@contextmanager
+def early_look(address: str | None) -> Iterator[HostLook | None]:
+    """Has this host look at itself while the block runs, where a Ray of our own is about to be started on it.
+
+    Args:
+        address: as for ``ray_session``, which takes longer than the look.
+
+    Raises:
+        ConfigError: the tree that is to stand for ``/sys`` is none.
+    """
+    if not starts_its_own(address):
+        yield None
+        return
+    with HostLook(host_flags(recorded_sysfs_root(os.environ))) as look:
+        yield look
+
+
+def place(options: PlacementOptions, present: Present | None = None, *, look: HostLook | None = None) -> Placed:
     """Lays out replicas that can be started now, over the cluster that this process is connected to.
 
     Args:
         options: which devices are wanted.
         present: replicas of a pool that is laid out anew: those that are planned as they run keep their ids, and
             what the others hold is as good as free.
+        look: at this host, under way; what it sees is used once.
 
     Raises:
         ConfigError: as ``lay_out``; or Ray has too few CPUs, or none of them became free within the lease timeout.
     """
     end_s = time.monotonic() + options.lease_timeout_s
     while True:
-        found = probe_cluster(sysfs_root=recorded_sysfs_root(os.environ))
+        found = probe_cluster(sysfs_root=recorded_sysfs_root(os.environ), look=look)
+        look = None  # it is old by the second time
         if present is not None:
             found = replace(found, hosts=as_if_free(found.hosts, present.all))
         plan = lay_out(options, found)

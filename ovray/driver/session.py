@@ -23,7 +23,7 @@ from ray._private.authentication.authentication_token_setup import (
 )
 from ray._private.services import canonicalize_bootstrap_address
 
-from ovray.errors import ConfigError
+from ovray.errors import ConfigError, ReplicaError
 
 #: How long a head node may take to say that it is there.  A healthy one needs milliseconds.
 ANSWER_TIMEOUT_S = 5.0
@@ -76,6 +76,7 @@ def ray_session(address: str | None = None) -> Iterator[RaySession]:
 
     Raises:
         ConfigError: nothing answers at the address, or what answers refuses us.
+        ReplicaError: a Ray was to be started here, but did not come up.
 
     Example:
         >>> with ray_session("local") as session:  # doctest: +SKIP
@@ -135,6 +136,14 @@ def has_ray(address: str | None = None) -> bool:
         return wanted != "local"
     found = _find_head(None)
     return found is not None and _answers(found)
+
+
+def starts_its_own(address: str | None = None) -> bool:
+    """Tells whether ``ray_session`` is sure to start a Ray; asks nobody, and so misses some of these cases."""
+    if ray.is_initialized():
+        return False
+    wanted = address or os.environ.get("RAY_ADDRESS") or None
+    return wanted == "local" or (wanted is None and _find_head(None) is None)
 
 
 def _open(address: str | None) -> RaySession:
@@ -248,7 +257,14 @@ def _reason(error: BaseException) -> str:
 def _start_local() -> RaySession:
     defaults = {name: value for name, value in _LOCAL_ENVIRONMENT.items() if name not in os.environ}
     with _environment(defaults), _switch_as_in_environment(), _sigterm_as_before():
-        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:  # of no other class is what Ray raises when it is not up in time
+            ray.shutdown()
+            raise ReplicaError(
+                f"Ray could not be started on this machine: {_reason(error)}; try again when the machine has less"
+                " to do, or start Ray with `ray start --head` and look at /tmp/ray/session_latest/logs"
+            ) from error
     return RaySession(origin=Origin.LOCAL, address="local")
 
 

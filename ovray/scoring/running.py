@@ -17,7 +17,7 @@ from ovray.devices.records import Plan, ReplicaSpec
 from ovray.driver.job import JOB, Commit, JobDriver, Nudged, Outcome, Progress, Supply
 from ovray.driver.messages import ReplicaStart
 from ovray.driver.newcomers import upkeep_of
-from ovray.driver.placement import place
+from ovray.driver.placement import early_look, place
 from ovray.driver.session import ray_session
 from ovray.driver.transport import Answer, Inbox, RayTransport
 from ovray.errors import ConfigError
@@ -129,9 +129,9 @@ def run_scoring(
     if isinstance(scoring.source, HeldRows):
         scoring.source.read_only(scoring.plan.read_schema.names)
     watch(Stage(text="connecting to Ray"))
-    with ray_session(options.address):
+    with early_look(options.address) as look, ray_session(options.address):
         watch(Stage(text="placing replicas"))
-        placed = place(options.placement)
+        placed = place(options.placement, look=look)
         plan = placed.plan
         watch(plan)
         inbox: Inbox = Inbox()
