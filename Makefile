@@ -30,6 +30,7 @@ bench: install
 bench-quick: install
 	$(BIN)/python -m tests.benchmarks.requests --quick --json build/bench-requests-quick.json
 	$(BIN)/python -m tests.benchmarks.scoring --quick --json build/bench-scoring-quick.json
+	$(BIN)/python -m tests.benchmarks.growth --replicas 1 4
 
 # Every fault at random while requests and scoring jobs run; as root, on Linux.
 MINUTES ?= 10

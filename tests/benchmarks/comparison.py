@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import platform
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import Enum
@@ -202,7 +202,7 @@ def _judge(verdict: Verdict, unit: str, measured: Mapping[str, Sequence[float | 
     medians = {
         name: statistics.median(found)
         for name in (verdict.ours, *verdict.others)
-        if (found := [value for value in measured[name] if value is not None])
+        if (found := [value for value in measured.get(name, ()) if value is not None])
     }
     others = {name: medians[name] for name in verdict.others if name in medians}
     if verdict.ours not in medians or not others:
@@ -269,7 +269,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def run_all(races: Sequence[Race | Contest], options: argparse.Namespace) -> list[Outcome]:
+def run_all(races: Iterable[Race | Contest], options: argparse.Namespace) -> list[Outcome]:
     """Runs the races that are wanted, prints the table, and writes the file."""
     rounds = options.rounds or (1 if options.quick else ROUNDS)
     outcomes: list[Outcome] = []

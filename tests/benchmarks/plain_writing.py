@@ -6,8 +6,9 @@ their own name and are not flushed to the disk; nothing is counted at the end.  
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from ovray.scoring.bad_rows import BadRows
 from ovray.scoring.kept import KeptColumns
 from ovray.scoring.options import ScoreOptions
 from ovray.scoring.parts import OutputFolder
+from ovray.scoring.report import ScoreReport
 from ovray.scoring.row_plan import RowOptions
 from ovray.scoring.running import News, Stage
 from ovray.scoring.sinks import FolderSink, Stored
@@ -28,24 +30,28 @@ from ovray.scoring.taking_up import TakenUp
 from tests.benchmarks.works import Work
 
 
-def seconds_with_the_promise(work: Work, output: Path, devices: str) -> float:
-    """Returns the seconds of a job without the start of Ray and replicas."""
-    return _seconds(work, output, devices)
+def score_with_the_promise(work: Work, output: Path, devices: str) -> tuple[ScoreReport, float]:
+    """Scores; returns the report, and the seconds that it took without the start of Ray and replicas."""
+    return _score(work, output, devices)
 
 
-def seconds_without(work: Work, output: Path, devices: str) -> float:
+def score_without(work: Work, output: Path, devices: str) -> tuple[ScoreReport, float]:
     """The same, of a job that only writes; for a process that does nothing else afterwards."""
-    for name, stand_in in (
-        ("open_folder", _open_folder),
-        ("take_up", _take_up),
-        ("settle_folder", lambda folder, ranges, rows: 0),
-        ("FolderSink", _PlainSink),
-    ):
-        setattr(score, name, stand_in)
-    return _seconds(work, output, devices)
+    _replace(score, "open_folder", _open_folder)
+    _replace(score, "take_up", _take_up)
+    _replace(score, "settle_folder", lambda folder, ranges, rows: 0)
+    _replace(score, "FolderSink", _PlainSink)
+    return _score(work, output, devices)
 
 
-def _seconds(work: Work, output: Path, devices: str) -> float:
+def _replace(module: ModuleType, name: str, stand_in: object) -> None:
+    """Puts something in the place of what a module uses; that has to be there, or nothing would be compared."""
+    if not hasattr(module, name):
+        raise AttributeError(f"{module.__name__} has no {name} any more: say here what writes without the promise")
+    setattr(module, name, stand_in)
+
+
+def _score(work: Work, output: Path, devices: str) -> tuple[ScoreReport, float]:
     moments: dict[str, float] = {}
 
     def watch(news: News) -> None:
@@ -63,10 +69,10 @@ def _seconds(work: Work, output: Path, devices: str) -> float:
     )
     ray.init(address="local", include_dashboard=False, log_to_driver=False)
     began_s = time.perf_counter()
-    score.run(work.model, [work.data], output, options, watch)
+    report = score.run(work.model, [work.data], output, options, watch)
     ended_s = time.perf_counter()
     ray.shutdown()
-    return (moments["connecting to Ray"] - began_s) + (ended_s - moments["running"])
+    return report, (moments["connecting to Ray"] - began_s) + (ended_s - moments["running"])
 
 
 @contextmanager
@@ -84,7 +90,7 @@ class _PlainSink(FolderSink):
     """Has a replica write plainly."""
 
     def store(self, bad: BadRows, kept: KeptColumns, results: pa.RecordBatch) -> Stored:
-        parts._RenamedFile = _PlainFile  # type: ignore[misc,assignment]
+        _replace(parts, "new_file", _PlainFile)
         return super().store(bad, kept, results)
 
 
@@ -92,13 +98,20 @@ class _PlainFile:
     """Grows under its own name."""
 
     def __init__(self, filesystem: pafs.FileSystem, folder: str, name: str) -> None:
-        self._path = f"{folder}/{name}"
-        self._filesystem = filesystem
-        self.sink: Any = filesystem.open_output_stream(self._path, compression=None)
+        self.sink: Any = filesystem.open_output_stream(f"{folder}/{name}", compression=None)
 
-    def commit(self, admission: AbstractContextManager[None]) -> int:
+    def finish(self) -> int:
         self.sink.close()
         return 0
+
+    def is_taken(self) -> bool:
+        return False
+
+    def appear(self) -> None:
+        """Does nothing: it is there."""
+
+    def disappear(self) -> None:
+        """Does nothing: only errors do."""
 
     def discard(self) -> None:
         self.sink.close()
