@@ -50,6 +50,18 @@ def test_folders_of_any_format_score_as_one_parquet_file_does(tmp_path: Path, en
     np.testing.assert_allclose(*(np.asarray(values) for values in probabilities), atol=1e-6)
 
 
+def test_an_array_of_numpy_scores_as_the_column_that_it_is_made_of(tmp_path: Path) -> None:
+    held_out = pq.read_table(digits.held_out_file())
+    np.save(tmp_path / "pixels.npy", np.array(held_out[digits.PIXELS_COLUMN].to_pylist(), np.float32))
+    options = {"devices": "CPU", "precision": "f32"}
+
+    scores = ovray.score(digits.model_file(), tmp_path / "pixels.npy", **options)
+
+    expected = ovray.score(digits.model_file(), digits.held_out_file(), input=digits.PIXELS_COLUMN, **options)
+    assert scores[digits.DIGIT_COLUMN].tolist() == expected[digits.DIGIT_COLUMN].tolist()
+    assert "array" not in scores.columns
+
+
 def write(path: Path, table: pa.Table) -> None:
     """Write a table in the format that the name's ending says."""
     if path.suffix == ".jsonl":
