@@ -13,7 +13,7 @@ driver and 42 us of the replica a request before, 20 us and 5 us after.
 
 import itertools
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from ovray.core.ids import ReplicaId, RequestId
 from ovray.core.ledger import ReplicaState
 from ovray.core.snapshot import ReplicaSnapshot, Snapshot
 from ovray.driver.calls import Call, Ended
-from ovray.driver.small_requests import Joined, Kind, SmallRequest, joined_tensors, tell
+from ovray.driver.small_requests import Joined, SmallRequest, joined_tensors, tell
 from ovray.errors import DataError, ReplicaError
 from ovray.replica.workload import ReplicaReport
 
@@ -138,20 +138,46 @@ class Bundles:
             formed += self._join(group, self.rule)
         return formed
 
-    def form_small(self, requests: Sequence[SmallRequest]) -> list[Call]:
-        """Joins those that may be; returns what is to be scheduled."""
-        by_kind: dict[Kind, list[SmallRequest]] = {}
-        for request in requests:
-            if not request.is_over:
-                by_kind.setdefault(request.kind, []).append(request)
+    def form_small(
+        self, requests: Sequence[SmallRequest], least: int, most: int
+    ) -> tuple[list[Call], list[SmallRequest]]:
+        """Joins those that may be.
+
+        Args:
+            requests: those that wait, oldest first.
+            least: bundles that are needed now, of whatever size.
+            most: bundles that are of use now, if they are large; the rest of the requests is better joined later,
+                with others.
+
+        Returns:
+            What is to be scheduled, and what is left for later.
+        """
+        waiting = [request for request in requests if not request.is_over]
+        by_kind = {
+            kind: [request for request in waiting if request.kind is kind]
+            for kind in dict.fromkeys(request.kind for request in waiting)
+        }
         formed: list[Call] = []
+        left: list[SmallRequest] = []
         for kind, alike in by_kind.items():
             rows = None if self.rule is None else kind.rows_along(self.rule.input_axes)
             if self.rule is None or rows is None:
                 formed += map(self._small_alone, alike)
-            else:
-                formed += self._join_small(alike, rows, self.rule)
-        return formed
+                continue
+            at = 0
+            for count in _counts(len(alike), rows, kind.size_bytes, self.rule):
+                is_large = 2 * count * rows >= self.rule.max_rows
+                if len(formed) >= (most if is_large else least):
+                    left += alike[at:]
+                    break
+                some = alike[at : at + count]
+                formed.append(
+                    self._small_alone(some[0]) if count == 1 else self._bundle_small(some, rows, self.rule)
+                )
+                at += count
+        if len(by_kind) > 1:
+            left.sort(key=_submission)  # whose kind was passed over is first the next time
+        return formed, left
 
     def cancel_small(self, request: SmallRequest) -> RequestId | None:
         """Ends one that is in a bundle, unless it has ended; gives the number of one that is not."""
@@ -190,19 +216,6 @@ class Bundles:
                 rows.append(group[at][1])
                 at += 1
             yield members[0] if len(members) == 1 else self._bundle(_Bundle(rule, members, rows, 0.0))
-
-    def _join_small(self, alike: Sequence[SmallRequest], rows: int, rule: BundleRule) -> Iterable[Call]:
-        most = max(1, min(rule.max_rows // rows, BUNDLE_BYTES // max(1, alike[0].kind.size_bytes)))
-        at = 0
-        while at < len(alike):
-            # As in ``_join``: powers of two.
-            count = min(most, 1 << ((len(alike) - at).bit_length() - 1))
-            yield (
-                self._small_alone(alike[at])
-                if count == 1
-                else self._bundle_small(alike[at : at + count], rows, rule)
-            )
-            at += count
 
     def _small_alone(self, request: SmallRequest, *, kills: int = 0) -> Call:
         return request.alone(RequestId(next(self._ids)), partial(self._end_alone, request), kills=kills)
@@ -275,6 +288,20 @@ class Bundles:
                     batch_rows=how.batch_rows,
                 )
             )
+
+
+def _submission(request: SmallRequest) -> float:
+    return request.submitted_s
+
+
+def _counts(waiting: int, rows: int, size_bytes: int, rule: BundleRule) -> Iterator[int]:
+    """Says how many go into each bundle, where so many wait that have so many rows and bytes each."""
+    most = max(1, min(rule.max_rows // rows, BUNDLE_BYTES // max(1, size_bytes)))
+    while waiting:
+        # As in ``_join``: powers of two.
+        count = 1 << (min(most, waiting).bit_length() - 1)
+        yield count
+        waiting -= count
 
 
 def _rows(call: Call, rule: BundleRule) -> int | None:

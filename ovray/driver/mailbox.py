@@ -6,12 +6,16 @@ May not enter: what notes and sockets are about.  One thread takes out; any thre
 import contextlib
 import os
 import queue
+import select
 import selectors
+import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 #: Files that have something to say, as the selector found them.
 Ready = list[tuple[selectors.SelectorKey, int]]
@@ -32,8 +36,12 @@ class Mailbox:
         weakref.finalize(self, os.close, self._wake).atexit = False
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake, selectors.EVENT_READ, None)
-        #: Whether the taker sleeps, or is about to: who puts something in must wake it.
-        self._is_waiting = False
+        self._poll_notes = select.poll()
+        self._poll_notes.register(self._wake, select.POLLIN)
+        #: Threads that sleep, or are about to: who puts something in must wake them.
+        self._sleeping: set[int] = set()
+        #: The thread that calls back for sockets, which looks for notes of its own itself.
+        self._collector: int | None = None
 
     def put(self, note: Any) -> None:
         """Leaves a note."""
@@ -51,34 +59,59 @@ class Mailbox:
             left_s = end_s - time.monotonic()
             if left_s <= 0:
                 raise queue.Empty
-            self._call_back(self.wait(left_s))
+            self.call_back(self.wait(left_s))
         return self._notes.popleft()
 
     def wake(self) -> None:
-        """Has the taker return from its wait, if it waits."""
-        if self._is_waiting:
+        """Has one that waits return from it, or all; who finds nothing to do has to pass it on."""
+        if self._sleeping and self._collector != threading.get_ident():
             os.eventfd_write(self._wake, 1)
+
+    def wait_aside(self, timeout_s: float, is_wanted: Callable[[], bool]) -> None:
+        """Waits for a note or for ``wake``, and leaves the sockets to another thread; ``collect`` is to follow.
+
+        Args:
+            timeout_s: at most so long.
+            is_wanted: whether something came of which no note speaks; who makes it so calls ``wake`` after.
+        """
+        thread = threading.get_ident()
+        self._sleeping.add(thread)
+        if not self._notes and not is_wanted() and self._poll_notes.poll(1000 * timeout_s):
+            self._forget_wake()
+        self._sleeping.discard(thread)
+
+    def next_of(self, kind: type[T]) -> T | None:
+        """Takes the first note if it is of this kind; for a thread that leaves all others to the taker."""
+        try:
+            note = self._notes.popleft()
+        except IndexError:
+            return None
+        if isinstance(note, kind):
+            return note
+        self._notes.appendleft(note)
+        return None
+
+    @property
+    def has_notes(self) -> bool:
+        return bool(self._notes)
 
     def get_all(self, timeout_s: float) -> list[Any]:
         """Waits for a note or a socket; takes all the notes that there are, perhaps none."""
         return self.collect(self.wait(timeout_s))
 
     def wait(self, timeout_s: float, is_wanted: Callable[[], bool] = lambda: False) -> Ready:
-        """Waits for a note, a socket or ``wake``; ``collect`` is to follow.
-
-        Args:
-            timeout_s: at most so long.
-            is_wanted: whether something came of which no note speaks; who makes it so calls ``wake`` after.
-        """
-        self._is_waiting = True
+        """Waits for a note or a socket; ``collect`` is to follow.  Arguments as for ``wait_aside``."""
+        thread = threading.get_ident()
+        self._sleeping.add(thread)
         # Who put a note in just before saw nobody waiting, so it has to be seen here.
-        found = self._selector.select(0.0 if self._notes or is_wanted() else timeout_s)
-        self._is_waiting = False
-        return found
+        try:
+            return self._selector.select(0.0 if self._notes or is_wanted() else timeout_s)
+        finally:
+            self._sleeping.discard(thread)
 
     def collect(self, found: Ready) -> list[Any]:
         """Calls back for the sockets that were found; takes all the notes that there are, perhaps none."""
-        self._call_back(found)
+        self.call_back(found)
         taken = []
         with contextlib.suppress(IndexError):
             while True:
@@ -102,10 +135,22 @@ class Mailbox:
         """Undoes ``watch``."""
         self._selector.unregister(file)
 
-    def _call_back(self, found: Ready) -> None:
+    def call_back(self, found: Ready) -> None:
+        """Calls back for the sockets that were found; by one thread at a time."""
+        self._collector = threading.get_ident()
+        try:
+            self._call_each(found)
+        finally:
+            self._collector = None
+
+    def _forget_wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # another one was woken by it, too, and was first
+            os.eventfd_read(self._wake)
+
+    def _call_each(self, found: Ready) -> None:
         for key, events in found:
             if key.data is None:
-                os.eventfd_read(self._wake)
+                self._forget_wake()
                 continue
             if self._selector.get_map().get(key.fd) is not key:
                 continue  # is watched no more, or for something else, since it was found

@@ -5,7 +5,6 @@ objects (runtime/).  Whatever changes the loop happens on the driver thread; oth
 """
 
 import atexit
-import contextlib
 import itertools
 import math
 import os
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as AnswerTimeoutError
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from ovray.driver.bundles import Bundles
 from ovray.driver.calls import Call, Ended
 from ovray.driver.interrupts import HeldBack
 from ovray.driver.lifecycle import ReplicaSet, Upkeep
+from ovray.driver.mailbox import Ready
 from ovray.driver.messages import PoolEnded, PoolRearranged, ReplicaStart, Replied
 from ovray.driver.ordering import Ordering
 from ovray.driver.request_loop import RequestLoop
@@ -157,6 +158,10 @@ class RequestPool:
         #: The thread that has the turn, or had it last.
         self._turn_of: int | None = None
         self._sleeps_until_s = 0.0
+        #: Is held by one that waits at the sockets in place of the driver thread, which waits for notes then.
+        self._guest = threading.Lock()
+        #: Whether one was here since the driver thread last looked.
+        self._has_had_guest = False
         #: Why the pool cannot go on, if a lent hand was struck.
         self._lender_error: InvariantError | None = None
         #: Small requests that nobody has taken in yet.
@@ -257,6 +262,26 @@ class RequestPool:
         Raises:
             ReplicaError: the pool is closed or broken.
         """
+        self._take_in(request)
+        if self._has_had_guest:
+            self._inbox.wake()  # the driver thread left the sockets to somebody who may have gone
+
+    def infer_small(self, request: SmallRequest) -> None:
+        """Takes a request as ``submit_small``, and may return only when it has ended.
+
+        Where it is the only one under way, this thread waits at the sockets in the driver thread's place, so that
+        no thread has to be woken for its answer but the one that wants it.
+        """
+        self._take_in(request)
+        if self._loop.has_one and self._guest.acquire(blocking=False):
+            try:
+                self._wait_as_guest(request)
+            finally:
+                self._guest.release()
+        if self._has_had_guest and not self._loop.is_idle:
+            self._inbox.wake()
+
+    def _take_in(self, request: SmallRequest) -> None:
         self.check_open()
         self._room.enter(request.kind.size_bytes, None, self.check_open)
         request.submitted_s = time.monotonic()
@@ -265,7 +290,7 @@ class RequestPool:
         self._small.append(request)
         if self._loop.is_idle:
             self._lend_a_hand()
-        elif not self._loop.has_enough:
+        elif not self._loop.has_enough(len(self._small)):
             self._inbox.wake()
         if self._over is not None:
             # The driver thread may have looked for the last time before the request was there.
@@ -402,8 +427,7 @@ class RequestPool:
     def _run(self) -> None:
         try:
             while not self._closing:
-                self._sleeps_until_s = self._loop.due_s
-                found = self._inbox.wait(self._loop.due_in_s, lambda: self._has_small_to_do)
+                found = self._wait()
                 with self._turn:
                     self._turn_of = threading.get_ident()
                     self._take(self._inbox.collect(found))
@@ -422,6 +446,18 @@ class RequestPool:
             self._end_what_is_left()
             self._transport.close()
             self._let_go()
+
+    def _wait(self) -> Ready:
+        self._sleeps_until_s = self._loop.due_s
+        if not self._has_had_guest:
+            return self._inbox.wait(self._loop.due_in_s, lambda: self._has_small_to_do)
+        # Also while no guest is there and nothing under way: who infers one by one is likely to come again.
+        self._inbox.wait_aside(
+            self._loop.due_in_s,
+            lambda: self._has_small_to_do or not (self._guest.locked() or self._loop.is_idle),
+        )
+        self._has_had_guest = self._guest.locked()
+        return []
 
     def _take(self, notes: Sequence[Any]) -> None:
         calls = [note for note in notes if isinstance(note, Call)]
@@ -471,7 +507,7 @@ class RequestPool:
 
     @property
     def _has_small_to_do(self) -> bool:
-        return bool(self._small) and not self._loop.has_enough
+        return bool(self._small) and not self._loop.has_enough(len(self._small))
 
     def _lend_a_hand(self) -> None:
         """Does the driver thread's work on small requests on this thread, unless somebody is driving now."""
@@ -479,13 +515,7 @@ class RequestPool:
             with HeldBack():
                 try:
                     self._turn_of = threading.get_ident()
-                    self._submit_small()
-                except BaseException as error:  # noqa: BLE001 (whoever waits must hear of it, not this caller)
-                    self._lender_error = InvariantError(
-                        f"a thread that drove the pool was stopped by {type(error).__name__}: {error}"
-                    )
-                    self._lender_error.__cause__ = error
-                    self._inbox.wake()
+                    self._try(self._submit_small)
                 finally:
                     self._turn.release()
             if self._lender_error is not None:
@@ -493,8 +523,42 @@ class RequestPool:
         if self._has_small_to_do or self._loop.due_s < self._sleeps_until_s:
             self._inbox.wake()
 
+    def _wait_as_guest(self, request: SmallRequest) -> None:
+        self._has_had_guest = True
+        while not request.is_over and self._over is None and self._lender_error is None:
+            found = self._inbox.wait(_LOOK_S, lambda: self._has_small_to_do)
+            with HeldBack(), self._turn:
+                self._turn_of = threading.get_ident()
+                self._try(partial(self._take_replies, found))
+            if self._inbox.has_notes:
+                self._inbox.wake()
+
+    def _take_replies(self, found: Ready) -> None:
+        """Takes the replies that are there, and leaves all else that was said to the driver thread."""
+        self._inbox.call_back(found)
+        while (note := self._inbox.next_of(Replied)) is not None:
+            self._loop.take_replies((note,))
+        if self._has_small_to_do:
+            self._submit_small()
+
+    def _try(self, do: Callable[[], None]) -> None:
+        """Does something of the driver thread's on another thread; what goes wrong with it is not the caller's."""
+        try:
+            do()
+        except BaseException as error:  # noqa: BLE001 (whoever waits must hear of it, not this caller)
+            self._lender_error = InvariantError(
+                f"a thread that drove the pool was stopped by {type(error).__name__}: {error}"
+            )
+            self._lender_error.__cause__ = error
+            self._inbox.wake()
+
     def _submit_small(self) -> None:
-        self._loop.submit_small(_all_of(self._small))
+        left = taken = _all_of(self._small)
+        try:
+            left = self._loop.submit_small(taken)
+        finally:
+            # All of them, where something went wrong: then those that wait are told.
+            self._small.extendleft(reversed(left))
 
 
 def _carry_out(errand: _Errand) -> None:
@@ -505,12 +569,8 @@ def _carry_out(errand: _Errand) -> None:
 
 
 def _all_of(requests: deque[SmallRequest]) -> list[SmallRequest]:
-    """Takes out all that there are."""
-    taken = []
-    with contextlib.suppress(IndexError):
-        while True:
-            taken.append(requests.popleft())
-    return taken
+    """Takes out all that there are; whoever has the turn is the only one to take."""
+    return [requests.popleft() for _ in range(len(requests))]
 
 
 _open_pools: "weakref.WeakSet[RequestPool]" = weakref.WeakSet()

@@ -6,7 +6,6 @@ thread.
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -31,7 +30,7 @@ _log = logging.getLogger(__name__)
 TICK_S = 0.25
 
 #: Requests to be joined that are worth having in flight: twice what four large bundles hold.
-_JOINED_IN_FLIGHT = 1024
+_JOINED_IN_FLIGHT = 512
 
 
 class RequestLoop:
@@ -64,10 +63,10 @@ class RequestLoop:
         self.ordering: Ordering | None = None
         self._clock = clock
         self._bundles = bundles
-        #: Requests, bundles counted once, with which every infer request of every replica has something to do.
-        self._few = 0.0
-        #: And with which nobody has to hurry to send more: the next answer is soon enough.
-        self._enough = math.inf
+        #: Where requests are joined, how many bundles give every replica something to do.
+        self._few = 0
+        #: And with how many nobody has to hurry to send more: the next answer is soon enough.
+        self._enough = 0
         self._calls: dict[RequestId, Call] = {}
         #: Replicas of which it was said that they could not start.
         self._left_out: set[ReplicaId] = set()
@@ -98,13 +97,15 @@ class RequestLoop:
     def joined_in_flight(self) -> int:
         """Says how many requests keep every replica busy where they are joined; 0 where they are not."""
         rule = self._bundles.rule
-        return 0 if rule is None else min(int(4 * self._few) * rule.max_rows, _JOINED_IN_FLIGHT)
+        return 0 if rule is None else min(2 * self._enough * rule.max_rows, _JOINED_IN_FLIGHT)
 
-    def submit_small(self, requests: Sequence[SmallRequest]) -> None:
-        """Takes in small requests."""
-        formed = self._bundles.form_small(requests)
+    def submit_small(self, requests: Sequence[SmallRequest]) -> list[SmallRequest]:
+        """Takes in small requests; returns those that are better offered again when the next answer has come."""
+        under_way = len(self._calls)
+        formed, left = self._bundles.form_small(requests, self._few - under_way, self._enough - under_way)
         self._calls.update((call.asked.request, call) for call in formed)
         self._feed_all([call.asked for call in formed])
+        return left
 
     @property
     def is_idle(self) -> bool:
@@ -112,9 +113,22 @@ class RequestLoop:
         return not self._calls
 
     @property
-    def has_enough(self) -> bool:
-        """Whether what is under way lasts until the next answer, so that small requests may wait to be joined."""
-        return len(self._calls) >= self._enough
+    def has_one(self) -> bool:
+        """Whether one request, or bundle, is under way."""
+        return len(self._calls) == 1
+
+    def has_enough(self, waiting: int) -> bool:
+        """Says whether so many small requests may wait for the next answer, to be joined with what comes by then.
+
+        Because each replica has a bundle, and those that wait would be a small one; or all have enough.
+        """
+        rule = self._bundles.rule
+        under_way = len(self._calls)
+        return (
+            rule is not None
+            and under_way >= self._few
+            and (under_way >= self._enough or 2 * waiting < rule.max_rows)
+        )
 
     def cancel_small(self, request: SmallRequest) -> None:
         """Ends a small request with an error, unless it has ended."""
@@ -178,12 +192,12 @@ class RequestLoop:
 
     def _judge_load(self, snapshot: Snapshot) -> None:
         reports = self._replicas.reports
-        self._few = sum(
+        ready = [
             reports[standing.id].engine.nireq
             for standing in snapshot.replicas
             if standing.state is ReplicaState.READY and standing.id in reports
-        )
-        self._enough = math.inf if self._bundles.rule is None else 2 * self._few
+        ]
+        self._few, self._enough = len(ready), 2 * sum(ready)
 
     def order_replicas(self) -> None:
         """Has the scheduler prefer what is to be preferred as replicas stand now."""

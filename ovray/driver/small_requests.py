@@ -102,7 +102,7 @@ class Ends(Protocol):
 class Joined:
     """Holds what a bundle of small requests of one kind came to."""
 
-    __slots__ = ("_axes", "_how", "_rows", "_submitted_s")
+    __slots__ = ("_axes", "_how", "_only", "_rows", "_submitted_s")
 
     def __init__(self, how: Ended, axes: Sequence[int], rows: int, submitted_s: float) -> None:
         """Takes the outputs over.
@@ -113,15 +113,20 @@ class Joined:
             rows: of each request.
             submitted_s: when the request was submitted whose times are those of the whole.
         """
+        assert how.outputs is not None, "what failed is told to each by itself"
         self._how = how
+        #: The output of a model with one, where rows come first: most models.
+        self._only = how.outputs[0] if tuple(axes) == (0,) else None
         self._axes = axes
         self._rows = rows
         self._submitted_s = submitted_s
 
     def outputs(self, place: int) -> Tensors:
         """Copies the outputs of one request: who keeps one must not keep them all."""
-        assert self._how.outputs is not None
         start, stop = place * self._rows, (place + 1) * self._rows
+        if self._only is not None:
+            return (self._only[start:stop].copy(),)
+        assert self._how.outputs is not None
         return tuple(
             output[start:stop].copy()
             if axis == 0
@@ -156,20 +161,15 @@ def tell(requests: Sequence[SmallRequest], whole: Joined, outputs: Sequence[NDAr
             not request.is_over and request.end(whole.ended(place, request.submitted_s))
             for place, request in enumerate(requests)
         )
-    at = told = 0
-    while at < len(requests):
-        ends, together, places = requests[at].ends, [], []
-        while at < len(requests) and requests[at].ends is ends:
-            request = requests[at]
-            if not request.is_over:
-                request.is_over = True
-                together.append(request)
-                places.append(at)
-            at += 1
-        if ends is not None and together:
-            told += len(together)
-            ends.ended_together(together, places, whole)
-    return told
+    waiting = [(place, request) for place, request in enumerate(requests) if not request.is_over]
+    for _, request in waiting:
+        request.is_over = True
+    # Most bundles are of one queue's requests.
+    for ends in {request.ends for _, request in waiting}:
+        theirs = [(place, request) for place, request in waiting if request.ends is ends]
+        assert ends is not None, "only its end takes them away"
+        ends.ended_together([request for _, request in theirs], [place for place, _ in theirs], whole)
+    return len(waiting)
 
 
 def joined_tensors(requests: Sequence[SmallRequest], axes: Sequence[int]) -> Tensors:

@@ -25,6 +25,9 @@ _log = logging.getLogger(__name__)
 #: A device in good order answers a probe in the time of its inferences; this is for the slowest of models.
 PROBE_TIMEOUT_S = 60.0
 
+#: An inference that is shorter than this holds nobody up who waits behind it for the socket to be read.
+QUICK_S = 0.0005
+
 #: Probes wait their turn like everybody else, under a name that no driver has.
 _PROBE_CLIENT = "the replica's own probes"
 
@@ -61,8 +64,12 @@ class RequestServer:
         self._probes = 0
         self._is_closed = False
         self._is_retired = False
+        #: Whether the last inference was so short that whoever brings the next one may run it.
+        self._is_quick = False
+        #: Of each lane, held while it infers.
+        self._using = [threading.Lock() for _ in engine.lanes]
         self._threads = [
-            threading.Thread(target=self._serve, args=(lane,), name=f"requests-{number}", daemon=True)
+            threading.Thread(target=self._serve, args=(number, lane), name=f"requests-{number}", daemon=True)
             for number, lane in enumerate(engine.lanes)
         ]
 
@@ -77,7 +84,8 @@ class RequestServer:
         Args:
             envelope: the requests.  Their arrays are read until they are answered.
             answer: called with the replies to some of the requests, those of one inference together, until each
-                request has had one; on some thread of the server or, for a request that cannot run, on this one.
+                request has had one; on some thread of the server or, for a request that cannot run, or is quick
+                and finds nothing else here, on this one.
                 It should be quick: an infer request waits for its return.
         """
         accepted = []
@@ -91,8 +99,15 @@ class RequestServer:
                 _tell(answer, _failed(request, _unforeseen(error), 0.0))
         with self._changed:
             is_over = self._is_closed or self._is_retired
-            refused = accepted if is_over else self._put(accepted, now_s)
+            is_run_here = not is_over and self._is_quick and self._is_idle_for(accepted)
+            if is_run_here:
+                self._running += 1
+                refused = []
+            else:
+                refused = accepted if is_over else self._put(accepted, now_s)
             reason = _closed_error() if is_over else _known_error()
+        if is_run_here:
+            self._run_here(accepted, now_s)
         for waiting in refused:
             _tell(answer, _failed(waiting.request, reason, 0.0))
 
@@ -191,7 +206,22 @@ class RequestServer:
         self._changed.notify(len(accepted))
         return refused
 
-    def _serve(self, lane: Lane) -> None:
+    def _is_idle_for(self, accepted: Sequence[Waiting]) -> bool:
+        """Says whether this is one request that finds nothing else here, and is not to be held back."""
+        is_held_back = self._benefits is None and self._engine.joining is not None
+        return len(accepted) == 1 and not self._running and not len(self._waiting) and not is_held_back
+
+    def _run_here(self, batch: list[Waiting], now_s: float) -> None:
+        """Runs a quick request on the thread that brought it: to wake another takes longer than that."""
+        try:
+            with self._using[0]:
+                self._run(self._engine.lanes[0], batch, now_s)
+        finally:
+            with self._changed:
+                self._running -= 1
+                self.served += 1
+
+    def _serve(self, number: int, lane: Lane) -> None:
         """Is the life of one lane's thread."""
         while True:
             batch = self._next_batch()
@@ -199,7 +229,8 @@ class RequestServer:
                 return
             began_s = self._clock()
             try:
-                self._run(lane, batch, began_s)
+                with self._using[number]:
+                    self._run(lane, batch, began_s)
             finally:
                 with self._changed:
                     self._running -= len(batch)
@@ -239,6 +270,7 @@ class RequestServer:
             self._answer(batch, inferred, began_s)
 
     def _answer(self, batch: Sequence[Waiting], inferred: Inferred, began_s: float) -> None:
+        self._is_quick = inferred.infer_s < QUICK_S
         rows = sum(waiting.rows for waiting in batch)
         key = batch[0].key
         if self._benefits is not None and key is not None:

@@ -32,7 +32,7 @@ _LOOK_S = 0.25
 
 #: For how long slots are gathered for one who waits, and how many.
 _GATHER_S = 0.001
-_GATHERED = 64
+_GATHERED = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

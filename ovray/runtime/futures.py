@@ -5,16 +5,19 @@ May not enter: OpenVINO's request objects, the pool's inner life.
 
 import queue
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from enum import Enum
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 from ovray.core.ids import RequestId
 from ovray.driver.calls import Ended
-from ovray.runtime.results import OVDict, results_of
-from ovray.runtime.serving import Serving, Terms
+from ovray.driver.small_requests import Joined
+from ovray.runtime.results import OVDict, fresh, results_of
+from ovray.runtime.run import Run
+from ovray.runtime.serving import ANY_TERMS, Serving, Terms
 from ovray.runtime.tensors import InputTensors, Sharing
 
 
@@ -25,16 +28,28 @@ class RequestFuture(Future[OVDict]):
         super().__init__()
         self._serving = serving
         self._number: RequestId | None = None
+        #: What it is to the pool where it is a small request.
+        self._run: Run | None = None
 
     def cancel(self) -> bool:
         """Takes the request back, unless it has ended; says whether it did."""
         is_cancelled = super().cancel()
-        if is_cancelled and self._number is not None:
+        if is_cancelled and self._run is not None:
+            self._serving.pool.cancel_small(self._run)
+        elif is_cancelled and self._number is not None:
             self._serving.pool.cancel(self._number)
         return is_cancelled
 
     def start(self, inputs: Any, terms: Terms) -> None:
         """Sends the request on its way."""
+        packed = self._serving.plain_inputs.take(inputs) if terms == ANY_TERMS else None
+        if packed is not None:
+            run = Run(request=self)
+            run.kind, run.packed = packed
+            run.ends = _SMALL_ENDS
+            self._run = run
+            self._serving.pool.submit_small(run)
+            return
         tensors = InputTensors(self._serving.ports, self._serving.pool.storage)
         # Nothing is copied here, because the pool takes the bytes before it returns.
         tensors.take(inputs, Sharing.SHARE)
@@ -51,6 +66,33 @@ class RequestFuture(Future[OVDict]):
             self.set_exception(how.error)
         else:
             self.set_result(results_of(how.outputs, self._serving.ports))
+
+    def _settle_placed(self, whole: Joined, place: int) -> None:
+        if self.set_running_or_notify_cancel():
+            self.set_result(fresh(whole.outputs(place), self._serving.ports))
+
+
+class _SmallEnds:
+    """Hears how futures of small requests ended, on the thread that drives the pool."""
+
+    def ended(self, run: Run, how: Ended) -> None:
+        future: RequestFuture = run.request
+        run.finish()
+        future._ended(how)
+
+    def ended_together(self, runs: Sequence[Run], places: Sequence[int], whole: Joined) -> None:
+        serving: Serving = runs[0].request._serving
+        serving.callbacks.run_each(_settle_placed, zip(runs, repeat(whole), places))
+
+
+_SMALL_ENDS = _SmallEnds()
+
+
+def _settle_placed(ended: tuple[Run, Joined, int]) -> None:
+    run, whole, place = ended
+    future: RequestFuture = run.request
+    run.finish()
+    future._settle_placed(whole, place)
 
 
 class Order(Enum):

@@ -86,7 +86,7 @@ class InferRequest(TensorAccess):
             dtype('float32')
         """
         terms = Terms(priority=priority, deadline_s=deadline_s, device=device)
-        run = self.start(inputs, Sharing.of(share_inputs), terms)
+        run = self.start(inputs, Sharing.of(share_inputs), terms, submit_small=self._serving.pool.infer_small)
         run.wait()
         if run.error is not None:
             raise run.error
@@ -296,6 +296,7 @@ class InferRequest(TensorAccess):
         *,
         callback: Callable[[], None] | None = None,
         then: Callable[[Run], None] | None = None,
+        submit_small: Callable[[Run], None] | None = None,
     ) -> Run:
         """Takes inputs and starts an inference; after an error the request is as it was before.
 
@@ -305,6 +306,7 @@ class InferRequest(TensorAccess):
             terms: how to serve it.
             callback: is called on a callback thread, if the inference succeeds.
             then: is called last, on whichever thread, and must be quick.
+            submit_small: takes it to the pool if it is a small one; ``None``: and returns at once.
         """
         if terms is ANY_TERMS or terms == ANY_TERMS:
             packed = self._serving.plain_inputs.take(inputs)
@@ -312,7 +314,7 @@ class InferRequest(TensorAccess):
                 run = Run(callback, then, request=self)
                 run.ends = _Ends(self)
                 shared = inputs if sharing is Sharing.SHARE else None
-                if self.start_small(run, *packed, shared):
+                if self.start_small(run, *packed, shared, submit_small):
                     return run
         # First, because a process that was forked may find the lock taken for good.
         self._serving.pool.check_open()
@@ -329,7 +331,14 @@ class InferRequest(TensorAccess):
             raise
         return run
 
-    def start_small(self, run: Run, kind: Kind, packed: tuple[bytes, ...], shared: Any = None) -> bool:
+    def start_small(
+        self,
+        run: Run,
+        kind: Kind,
+        packed: tuple[bytes, ...],
+        shared: Any = None,
+        submit: Callable[[Run], None] | None = None,
+    ) -> bool:
         """Starts an inference of bytes that were taken already, on the short way.
 
         Returns:
@@ -342,7 +351,7 @@ class InferRequest(TensorAccess):
             run.kind, run.packed, run.is_small = kind, packed, True
             self._run = run
         try:
-            self._serving.pool.submit_small(run)
+            (submit or self._serving.pool.submit_small)(run)
         except BaseException:
             self._run = before
             raise

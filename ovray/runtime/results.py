@@ -60,6 +60,8 @@ def results_of(outputs: Sequence[Array], ports: Ports, text: Text = Text.DECODED
 
 def fresh(outputs: Sequence[Array], ports: Ports) -> OVDict:
     """Gives outputs that are copies already, and no text, the form that callers know."""
+    if len(outputs) == 1:
+        return OVDict({ports.outputs[0]: outputs[0]})
     return OVDict(dict(zip(ports.outputs, outputs, strict=True)))
 
 

@@ -70,10 +70,10 @@ class _Serving:
         self.ends = _Ends()
         self.asked: list[_Small] = []
 
-    def ask(self, value: float, rows: int = 1) -> _Small:
+    def ask(self, value: float, rows: int = 1, how: Callable[[_Small], None] | None = None) -> _Small:
         request = _Small(self.kinds[rows], value, self.ends)
         self.asked.append(request)
-        self.pool.submit_small(request)
+        (how or self.pool.submit_small)(request)
         return request
 
     def until(self, condition: Callable[[], object]) -> None:
@@ -216,6 +216,52 @@ def test_closing_ends_every_one_that_has_not_ended_once() -> None:
     assert all("closed" in str(request.told[0].error) for request in requests)
     with pytest.raises(OvrayError, match="closed"):
         serving.ask(1.0)
+
+
+def test_threads_that_wait_for_each_answer_and_others_beside_them_lose_nothing() -> None:
+    serving = _Serving(2)
+
+    def infer(first: int) -> None:
+        for number in range(first, first + 200):
+            request = serving.ask(float(number), how=serving.pool.infer_small)
+            serving.until(lambda request=request: request.told)
+            if number % 50 == 0:
+                time.sleep(0.01)  # long enough for the others to be alone
+
+    def submit() -> None:
+        for number in range(300):
+            serving.ask(float(number))
+            if number % 30 == 0:
+                time.sleep(0.01)
+
+    threads = [threading.Thread(target=infer, args=(1000 * number,)) for number in range(2)]
+    threads.append(threading.Thread(target=submit))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_S)
+    serving.end()
+
+    assert len(serving.asked) == 700
+    serving.check()
+
+
+def test_one_that_waits_for_an_answer_hears_of_the_end_of_its_replica_and_of_the_pool() -> None:
+    serving = _Serving(2)
+    serving.transport.hold.set()
+    waiting = threading.Thread(target=serving.ask, args=(1.0,), kwargs={"how": serving.pool.infer_small})
+    waiting.start()
+    serving.until(lambda: serving.transport.received)
+
+    holder, _ = serving.transport.received[0]
+    serving.transport.kill(holder)
+    serving.until(lambda: len(serving.transport.received) == 2)
+    serving.pool.close()
+    waiting.join(WAIT_S)
+
+    (request,) = serving.asked
+    (ended,) = request.told
+    assert "closed" in str(ended.error)
 
 
 def test_who_keeps_the_outputs_of_one_does_not_keep_them_all() -> None:
