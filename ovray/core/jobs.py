@@ -30,6 +30,8 @@ class Jobs:
         self._backups = Backups(ledger)
         #: In order of submission; a job leaves when it is finished or has failed.
         self.running: dict[JobId, Job] = {}
+        #: Before the first one, replicas are not followed: who only serves requests does not pay for it.
+        self._has_had_jobs = False
         #: Those of ``running`` with uncut rows, in order of submission.
         self._uncut: dict[JobId, Job] = {}
         #: Gets no fresh rows while suspects wait, so that it has its hands free for them.
@@ -52,6 +54,10 @@ class Jobs:
         job.fresh.extend(
             Piece(start=start, stop=stop, history=History()) for start, stop in asked.ranges if stop > start
         )
+        if not self._has_had_jobs:
+            self._has_had_jobs = True
+            for replica in self._ledger.replicas.values():
+                self.refresh(replica)
         self.running[asked.job] = job
         self._uncut[asked.job] = job
         return []
@@ -129,6 +135,8 @@ class Jobs:
 
     def refresh(self, replica: Replica) -> None:
         """Tell the lane and the backups how a replica stands after a change."""
+        if not self._has_had_jobs:
+            return
         self._lane.place(replica, _standing(replica))
         self._backups.refresh(replica)
 

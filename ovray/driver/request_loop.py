@@ -296,6 +296,8 @@ class RequestLoop:
         match command:
             case commands.SendEnvelope():
                 self._send(command)
+            case commands.AcceptRequest():
+                pass  # who submits has waited for room already
             case commands.DeliverResult():
                 self._end(command.request, self._replies[command.dispatch])
             case commands.DeliverError():
@@ -308,8 +310,6 @@ class RequestLoop:
                 self._replicas.released(command.replica)
             case commands.WakeAt():
                 self._wake_at_s = command.at_s
-            case commands.AcceptRequest():
-                pass  # who submits has waited for room already
             case _:
                 raise AssertionError(f"requests need no {command!r}")
 

@@ -42,7 +42,13 @@ from tests.benchmarks.request_sides import (
     rate_in_process,
 )
 from tests.benchmarks.request_works import a_text_work, an_image_work, an_mlp_work
-from tests.benchmarks.simulated_devices import UNEQUAL, figures_of_growth, figures_of_unequal
+from tests.benchmarks.simulated_devices import (
+    SLOW,
+    UNEQUAL,
+    figures_of_a_thousand,
+    figures_of_growth,
+    figures_of_unequal,
+)
 
 #: One process takes half a minute where nothing else runs.
 _TIMEOUT_S = 180.0
@@ -82,6 +88,7 @@ class Bench:
             self._resnet50_and_text(),
             self._two_replicas(),
             self._unequal(),
+            self._a_thousand(),
             self._growth(),
         ]
 
@@ -129,6 +136,20 @@ class Bench:
             name="unequal devices",
             processes={"ovray": self._process(figures_of_unequal, self._mlp.work, self._sizes.simulated_seconds)},
             figures=(_figure(SATURATION, "requests/s", [verdict]),),
+            most_rounds=1,
+        )
+
+    def _a_thousand(self) -> Contest:
+        verdict = Verdict(
+            name=f"1,000 requests to {sum(SLOW.values())} simulated devices, 20-400 ms / plain sum",
+            ours="together",
+            others=("plain sum",),
+            wanted=Wanted(at_least=0.95),
+        )
+        return Contest(
+            name="a thousand",
+            processes={"ovray": self._process(figures_of_a_thousand, self._mlp.work, timeout_s=TIMEOUT_S)},
+            figures=(_figure("to the last answer", "requests/s", [verdict]),),
             most_rounds=1,
         )
 

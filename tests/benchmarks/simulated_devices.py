@@ -17,6 +17,11 @@ from tests.benchmarks.request_works import RequestWork
 #: 50 devices of 1 to 20 ms a request: count by milliseconds.  The slow half gives a sixth of the whole.
 UNEQUAL: Mapping[int, int] = {1: 1, 5: 9, 10: 20, 20: 20}
 
+#: As unequal, and so slow that a small machine can play them: 290 requests per second together.
+SLOW: Mapping[int, int] = {20: 1, 100: 9, 200: 20, 400: 20}
+
+_REQUESTS = 1000
+
 #: Requests per second of all devices together where the driver's CPU is measured: few enough for a small machine.
 _EQUAL_RATE_PER_S = 1000
 
@@ -31,6 +36,26 @@ def figures_of_unequal(work: RequestWork, seconds: float) -> Measured:
     return {
         ("saturation", "together"): rate,
         ("saturation", "plain sum"): sum(count * 1000 / ms for ms, count in UNEQUAL.items()),
+    }
+
+
+def figures_of_a_thousand(work: RequestWork) -> Measured:
+    """Measures 1,000 requests to slow devices, from the first to the last answer, beside the plain sum."""
+    devices = ",".join(f"SIM*{count}?ms={ms}" for ms, count in SLOW.items())
+    with ray_session("local"), _compiled(work, devices, sum(SLOW.values())) as compiled:
+        inputs = work.inputs()
+        queue = ovray.AsyncInferQueue(compiled)
+        for number in range(sum(SLOW.values())):
+            queue.start_async(inputs[number % len(inputs)])
+        queue.wait_all()
+        began_s = time.perf_counter()
+        for number in range(_REQUESTS):
+            queue.start_async(inputs[number % len(inputs)])
+        queue.wait_all()
+        took_s = time.perf_counter() - began_s
+    return {
+        ("to the last answer", "together"): _REQUESTS / took_s,
+        ("to the last answer", "plain sum"): sum(count * 1000 / ms for ms, count in SLOW.items()),
     }
 
 
