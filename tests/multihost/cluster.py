@@ -3,6 +3,7 @@
 May not enter: faults (hosts.py), what runs on it (the loads).
 """
 
+import itertools
 import json
 import os
 import secrets
@@ -20,6 +21,7 @@ from tests.multihost.hosts import DEADLINE_S, Host, Switch, wait_until
 
 #: What the first run after a killed one clears, told apart by the number of the process that made it.
 _FOLDER = "ovm"
+_clusters = itertools.count()
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _RAY = str(Path(sys.executable).with_name("ray"))
@@ -29,14 +31,24 @@ _OBJECT_STORE_BYTES = 100_000_000
 #: Ray's Python processes need most of a core each to start; more of them than needed cost more than they bring.
 _FEW_PROCESSES = {"RAY_prestart_worker_first_driver": "0", "RAY_enable_worker_prestart": "0"}
 
+#: Options of a head that takes no jobs; the dashboard's processes would cost every test here their start.
+WITHOUT_DASHBOARD = ("--include-dashboard=false",)
+
 
 class Cluster:
     """Owns a head and its hosts; ``close`` ends all of them."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, head_options: Sequence[str] = WITHOUT_DASHBOARD, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Starts a head.
+
+        Args:
+            head_options: for its ``ray start``.
+            environment: of every Ray and driver here, beside what all clusters of the bench have.
+        """
         clear_what_dead_runs_left()
-        # Short, since paths of Unix sockets below it may have 107 bytes.
-        self.folder = Path(tempfile.gettempdir(), f"{_FOLDER}-{os.getpid()}")
+        self.folder = own_folder()
         self.local = self.folder / "l"
         self.local.mkdir(parents=True)
         #: Is the same folder on all hosts, and outside.
@@ -55,9 +67,12 @@ class Cluster:
             "HOME": str(self.local),
             "OVRAY_LEASE_DIR": str(self.local / "tmp"),
             "OVRAY_TEST_SHARED": str(self.shared),
+            # What a shell of the user's has there, once .venv/bin/activate was read.
+            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
+            **(environment or {}),
         }
         self._switch = Switch()
-        self.head = self._add("head", ["--head", f"--port={_PORT}", "--include-dashboard=false"], cpus=0)
+        self.head = self._add("head", ["--head", f"--port={_PORT}", *head_options], cpus=0)
 
     @property
     def address(self) -> str:
@@ -99,7 +114,8 @@ class Cluster:
 
     def wait_for(self, names: Sequence[str]) -> None:
         """Wait until Ray has these hosts, each once, and no others but the head, in its books."""
-        assert wait_until(lambda: sorted(name for name, _ in self._books()) == sorted(["head", *names]))
+        wanted = sorted(["head", *names])
+        assert wait_until(lambda: sorted(name for name, _ in self._books()) == wanted), self._log_of_head()
 
     def nodes(self) -> dict[str, str]:
         """Return Ray's id of each living host, by its name."""
@@ -128,6 +144,9 @@ class Cluster:
             answer, complaint = process.communicate(timeout=DEADLINE_S)
         return answer if process.returncode == 0 else self._no_answer(complaint)
 
+    def _log_of_head(self) -> str:
+        return (self.folder / "head.log").read_text()[-2000:]
+
     def _no_answer(self, complaint: str) -> str:
         # A head that is still starting.
         assert "Failed to connect" in complaint or "timed out" in complaint.lower(), complaint
@@ -153,8 +172,13 @@ class Cluster:
             host.start(command, self._environment, log, subprocess.STDOUT)
 
 
+def own_folder() -> Path:
+    """Return where a cluster of this process may keep its files; short, as paths of sockets have 107 bytes."""
+    return Path(tempfile.gettempdir(), f"{_FOLDER}{next(_clusters)}-{os.getpid()}")
+
+
 def clear_what_dead_runs_left() -> None:
     """Remove the folders of runs whose process is gone; all else of theirs ended with them."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}-*"):
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
         if not psutil.pid_exists(int(folder.name.rpartition("-")[2])):
             shutil.rmtree(folder, ignore_errors=True)
