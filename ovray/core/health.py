@@ -51,6 +51,7 @@ class Health:
         is_ready = replica.state is ReplicaState.READY
         if is_ready and replica.failures_in_a_row >= self._settings.evict_after_failures:
             self._ledger.counters.evictions += 1
+            replica.evictions += 1
             self._strike(replica)
             self._put_aside(replica)
 

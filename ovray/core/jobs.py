@@ -99,7 +99,7 @@ class Jobs:
             return []
         if chunk.history.tries >= self._settings.max_tries:
             return self._fail(chunk, f"{message}; given up after {chunk.history.tries} tries", cause)
-        self._give_back(chunk)
+        self._give_back(chunk, dispatch)
         return []
 
     def lost(self, dispatch: Dispatch, chunk: Chunk, reason: str) -> list[Command]:
@@ -124,7 +124,7 @@ class Jobs:
             if chunk.rows == 1:
                 self._ledger.counters.poisoned += 1
                 history.verdict = message
-        self._give_back(chunk)
+        self._give_back(chunk, dispatch)
         return []
 
     def stalled(self, replica: Replica) -> None:
@@ -244,7 +244,7 @@ class Jobs:
             commands.append(CancelDispatch(replica=dispatch.replica, dispatch=dispatch.id))
         return commands
 
-    def _give_back(self, chunk: Chunk) -> None:
+    def _give_back(self, chunk: Chunk, back_from: Dispatch) -> None:
         job = chunk.job
         del job.chunks[chunk]
         parts = self._settings.parts_of_suspects if chunk.history.is_suspect else 1
@@ -253,7 +253,7 @@ class Jobs:
             for start, stop in itertools.pairwise(chunking.even_cuts(chunk.start, chunk.stop, parts))
         )
         job.rows_uncut += chunk.rows
-        self._ledger.counters.retries += 1
+        self._ledger.count_retry(back_from)
         if job.asked.job not in self._uncut:
             self._uncut[job.asked.job] = job
             order = list(self.running)

@@ -59,6 +59,9 @@ class Replica:
     #: Evictions and losses not yet forgiven.
     strikes: int = 0
     completions_since_strike: int = 0
+    #: As in ``Counters``, for this replica.
+    evictions: int = 0
+    retries: int = 0
     rows_done: int = 0
     #: Seconds with work, those with a part of ``nireq`` in use counted in part.
     busy_s: float = 0.0
@@ -246,6 +249,11 @@ class Ledger:
         replica.rows_done += dispatch.work.rows
         self._expect(replica)
         return replica
+
+    def count_retry(self, back_from: Dispatch) -> None:
+        """Note that work is to be sent again that came back from a replica without its result."""
+        self.counters.retries += 1
+        self.replicas[back_from.replica].retries += 1
 
     def _expect(self, replica: Replica) -> None:
         rate = replica.rate.rows_per_s

@@ -143,7 +143,7 @@ class Requests:
             return []
         if work.history.tries >= self._settings.max_tries:
             return self._end(work, f"{message}; given up after {work.history.tries} tries")
-        self._retry(work)
+        self._retry(work, dispatch)
         return []
 
     def lost(self, dispatch: Dispatch, work: RequestWork, reason: str) -> list[Command]:
@@ -159,7 +159,7 @@ class Requests:
                 work, f"{message}; given up as poison; look at its input or raise max_replicas_killed"
             )
         self._suspects[work] = None
-        self._retry(work)
+        self._retry(work, dispatch)
         return []
 
     def stalled(self, replica: Replica) -> None:
@@ -199,9 +199,9 @@ class Requests:
         """Say whether nobody that is heard of runs a request."""
         return all(self._ledger.replicas[dispatch.replica].is_stalled for dispatch in work.dispatches.values())
 
-    def _retry(self, work: RequestWork) -> None:
+    def _retry(self, work: RequestWork, back_from: Dispatch) -> None:
         """Queue a request again; its turn is that of its submission, so it goes before later ones."""
-        self._ledger.counters.retries += 1
+        self._ledger.count_retry(back_from)
         if work.asked.deadline_s < math.inf:
             self._deadlines.set(work, work.asked.deadline_s)
         self._enqueue(work)

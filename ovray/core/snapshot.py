@@ -32,6 +32,9 @@ class ReplicaSnapshot:
     busy_s: float
     #: Evictions and losses that are not forgiven yet.
     strikes: int
+    #: How often it was evicted, and how much of its work was sent again.
+    evictions: int = 0
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,8 @@ def take_snapshot(ledger: Ledger, jobs: Iterable[Job], requests: Requests) -> Sn
                 rows_done=replica.rows_done,
                 busy_s=replica.busy_s,
                 strikes=replica.strikes,
+                evictions=replica.evictions,
+                retries=replica.retries,
             )
             for replica in ledger.replicas.values()
         ),

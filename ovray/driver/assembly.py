@@ -15,8 +15,10 @@ from ovray.driver.arena import Arena, ArenaStorage, ProcessStorage
 from ovray.driver.host_transport import HostTransport
 from ovray.driver.lifecycle import Upkeep
 from ovray.driver.messages import ReplicaStart
+from ovray.driver.metrics_export import MetricsExport
 from ovray.driver.pool import Carriage, RequestPool
 from ovray.driver.pool_options import Carriers, PoolOptions, replica_properties, serving_order
+from ovray.driver.reporter import Reporter
 from ovray.driver.room import Room
 from ovray.driver.session import held_session
 from ovray.driver.transport import Inbox, Outlet, RayTransport
@@ -47,6 +49,7 @@ def make_pool(
     options: PoolOptions,
     make_transport: Callable[[Outlet, str], RayTransport],
     make_upkeep: Callable[[Outlet], Upkeep],
+    model_name: str,
 ) -> RequestPool:
     """Makes a pool that lets the session go when it is closed; its ``start`` acts.
 
@@ -54,6 +57,7 @@ def make_pool(
         options: how it is to serve.
         make_transport: makes what reaches the replicas, with an inbox and the name of this client.
         make_upkeep: says how replicas are looked after, with the same inbox.
+        model_name: how figures call the model.
 
     Raises:
         ConfigError: a property has no such value.
@@ -69,7 +73,7 @@ def make_pool(
         arena = Arena(options.max_bytes)
         transport = HostTransport(inbox, arena, client, lambda outlet: make_transport(outlet, client))
         carriage = Carriage(client=client, inbox=inbox, transport=transport, storage=ArenaStorage(arena))
-    return RequestPool(
+    pool = RequestPool(
         # Who submits waits for room before the scheduler hears of it, so its own bound never comes into play.
         Scheduler(
             policy=options.policy, settings=SchedulerSettings(max_waiting_requests=2 * options.max_requests)
@@ -80,3 +84,5 @@ def make_pool(
         order,
         make_upkeep(inbox),
     )
+    pool.reporter = Reporter(lambda: MetricsExport(model_name, "requests").hand_over)
+    return pool

@@ -26,6 +26,7 @@ from ovray.core.ids import ReplicaId, RequestId
 from ovray.core.ledger import ReplicaState
 from ovray.core.snapshot import ReplicaSnapshot, Snapshot
 from ovray.driver.calls import Call, Ended
+from ovray.driver.meter import RequestMeter
 from ovray.driver.small_requests import Joined, SmallRequest, joined_tensors, tell
 from ovray.errors import DataError, ReplicaError
 from ovray.replica.workload import ReplicaReport
@@ -118,6 +119,8 @@ class Bundles:
         self._submit_alone = submit_alone
         self._max_kills = max_kills
         self._left = left
+        #: Counts what becomes of requests, those that are in no bundle, too.
+        self.meter = RequestMeter()
         self._bundle_of: dict[RequestId, _Bundle] = {}
         # Below zero, so that they are nobody else's.
         self._ids = itertools.count(-1, -1)
@@ -187,7 +190,10 @@ class Bundles:
 
     def end_small(self, request: SmallRequest, error: Exception) -> None:
         """Ends a request with an error, unless it has ended."""
-        self._end_alone(request, _not_inferred(error))
+        ended = _not_inferred(error)
+        if not request.is_over:
+            self.meter.ended(ended)
+        self._end_alone(request, ended)
 
     def _end_alone(self, request: SmallRequest, how: Ended) -> None:
         if request.end(how):
@@ -199,7 +205,9 @@ class Bundles:
         if bundle is None:
             return False
         member = next(member for member in bundle.members if member.asked.request == request)
-        member.ended(_not_inferred(ReplicaError("cancelled by its caller")))
+        ended = _not_inferred(ReplicaError("cancelled by its caller"))
+        self.meter.ended(ended)
+        member.ended(ended)
         return True
 
     def _join(self, group: Sequence[tuple[Call, int]], rule: BundleRule) -> Iterable[Call]:
@@ -226,6 +234,9 @@ class Bundles:
         def end(how: Ended) -> None:
             if how.outputs is not None:
                 self.times.note(how)
+                submitted_s = [member.submitted_s for member in members if not member.is_over]
+                if submitted_s:
+                    self.meter.ended_together(how, first_s, submitted_s)
                 told = tell(members, Joined(how, rule.output_axes, rows, first_s), how.outputs)
                 self._left(told * members[0].kind.size_bytes, told)
                 return
@@ -241,6 +252,7 @@ class Bundles:
             tensors=joined_tensors(members, rule.input_axes),
             ended=end,
             submitted_s=first_s,
+            requests=len(members),
         )
 
     def _bundle(self, bundle: _Bundle) -> Call:
@@ -263,11 +275,13 @@ class Bundles:
             ),
             ended=lambda how: self._end(bundle, how),
             submitted_s=first.submitted_s,
+            requests=len(bundle.members),
         )
 
     def _end(self, bundle: _Bundle, how: Ended) -> None:
         outputs = None if how.outputs is None else _split(how.outputs, bundle)
         self.times.note(how)
+        submitted_s: list[float] = []
         for number, member in enumerate(bundle.members):
             if self._bundle_of.pop(member.asked.request, None) is None:
                 continue  # cancelled meanwhile
@@ -276,6 +290,7 @@ class Bundles:
                 self._submit_alone(replace(member, asked=replace(member.asked, kills=kills), may_be_joined=False))
                 continue
             earlier_s = bundle.submitted_s - member.submitted_s
+            submitted_s.append(member.submitted_s)
             member.ended(
                 Ended(
                     outputs=outputs[number],
@@ -288,6 +303,8 @@ class Bundles:
                     batch_rows=how.batch_rows,
                 )
             )
+        if submitted_s:
+            self.meter.ended_together(how, bundle.submitted_s, submitted_s)
 
 
 def _submission(request: SmallRequest) -> float:

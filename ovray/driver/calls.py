@@ -43,6 +43,8 @@ class Call:
     #: Called once, on the driver thread.
     ended: Callable[[Ended], None]
     submitted_s: float
+    #: Its callers' requests: several where it is a bundle.
+    requests: int = 1
     #: Not where it was in a bundle that failed.
     may_be_joined: bool = True
     #: Of the last sending.

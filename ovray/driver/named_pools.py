@@ -295,7 +295,7 @@ def _use(
             each.look_now()
 
     try:
-        pool = make_pool(options, transport, lambda _: _upkeep(options))
+        pool = make_pool(options, transport, lambda _: _upkeep(options), record.model_name)
     except BaseException:
         at_close()
         held_session.let_go()

@@ -50,6 +50,7 @@ def open_pool(model: ov.Model, options: PoolOptions) -> OpenPool:
             options,
             lambda outlet, client: _own_replicas(outlet, client, workload, options),
             lambda inbox: upkeep_of(options.placement, placed.found, start_of(options), inbox),
+            model.get_friendly_name(),
         )
     except BaseException:
         held_session.let_go()

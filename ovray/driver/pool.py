@@ -36,7 +36,10 @@ from ovray.driver.interrupts import HeldBack
 from ovray.driver.lifecycle import ReplicaSet, Upkeep
 from ovray.driver.mailbox import Ready
 from ovray.driver.messages import PoolEnded, PoolRearranged, ReplicaStart, Replied
+from ovray.driver.meter import ReplicaMeter
 from ovray.driver.ordering import Ordering
+from ovray.driver.reading import Reading, read_replicas
+from ovray.driver.reporter import Reporter
 from ovray.driver.request_loop import RequestLoop
 from ovray.driver.room import Room
 from ovray.driver.small_requests import SmallRequest
@@ -152,6 +155,9 @@ class RequestPool:
             carriage.client,
             Bundles(carriage.inbox.put, SchedulerSettings().max_replicas_killed, room.leave),
         )
+        self._loop.on_look = self._report
+        #: Is told how the pool stands, now and then; may be set until ``start``, and is started and ended with it.
+        self.reporter: Reporter | None = None
         self._loop.ordering = self._ordering(order)
         #: Who holds it drives: the driver thread, or one that lends it a hand with small requests.
         self._turn = threading.Lock()
@@ -186,6 +192,8 @@ class RequestPool:
         _open_pools.add(self)
         self._replicas.start(wanted)
         self._loop.order_replicas()
+        if self.reporter is not None:
+            self.reporter.start()
         self._thread.start()
         while not self._first_ready.wait(_LOOK_S):
             self.check_open()
@@ -444,6 +452,8 @@ class RequestPool:
             self._over.__cause__ = error
         finally:
             self._end_what_is_left()
+            if self.reporter is not None:
+                self.reporter.close(self._read(self._loop.snapshot()))
             self._transport.close()
             self._let_go()
 
@@ -487,6 +497,21 @@ class RequestPool:
             note()  # a transport's, which touches its sockets during a turn only
         else:
             self._loop.take(note)
+
+    def _report(self, snapshot: Snapshot) -> None:
+        if self.reporter is not None and self.reporter.is_due:
+            self.reporter.tell(self._read(snapshot))
+
+    def _read(self, snapshot: Snapshot) -> Reading:
+        counted = self._loop.meter.copy()
+        return Reading(
+            now_s=snapshot.now_s,
+            replicas=read_replicas(self._replicas, snapshot, counted),
+            elsewhere=counted.get(None, ReplicaMeter()),
+            accepted=self._room.accepted,
+            rejected=self._room.rejected,
+            waiting=snapshot.requests_waiting,
+        )
 
     def _end_what_is_left(self) -> None:
         """Tells everybody who still waits for something that it will not come."""

@@ -18,6 +18,7 @@ from ovray.driver import messages
 from ovray.driver.bundles import Bundles, bundle_rule
 from ovray.driver.calls import Call, Ended
 from ovray.driver.lifecycle import ReplicaSet, Upkeep
+from ovray.driver.meter import RequestMeter
 from ovray.driver.ordering import Ordering
 from ovray.driver.small_requests import SmallRequest
 from ovray.driver.transport import Transport
@@ -63,6 +64,10 @@ class RequestLoop:
         self.ordering: Ordering | None = None
         self._clock = clock
         self._bundles = bundles
+        #: Counts what becomes of requests.
+        self.meter: RequestMeter = bundles.meter
+        #: Is shown how things stand whenever silent replicas are looked for.
+        self.on_look: Callable[[Snapshot], None] = _look_away
         #: Where requests are joined, how many bundles give every replica something to do.
         self._few = 0
         #: And with how many nobody has to hurry to send more: the next answer is soon enough.
@@ -186,6 +191,7 @@ class RequestLoop:
             error = self._replicas.error_if_none_is_left(self._scheduler.snapshot())
             if error is not None:
                 raise error
+            self.on_look(snapshot)
         if self._wake_at_s is not None and now_s >= self._wake_at_s:
             self._wake_at_s = None
             self.feed(events.TimerFired())
@@ -315,26 +321,33 @@ class RequestLoop:
 
     def _send(self, command: commands.SendEnvelope) -> None:
         now_s = self._clock()
-        sent = []
+        sent, requests = [], 0
         for dispatch, request in command.requests:
             call = self._calls[request]
             call.sent_s, call.replica = now_s, command.replica
             sent.append(Request(dispatch=dispatch, tensors=call.tensors))
+            requests += call.requests
+        self.meter.sent(command.replica, requests)
         self._transport.send_requests(command.replica, Envelope(client=self._client, requests=tuple(sent)))
 
     def _end(self, request: RequestId, how: Reply | Exception) -> None:
         call = self._calls.pop(request)
         now_s = self._clock()
         reply = how if isinstance(how, Reply) else None
-        call.ended(
-            Ended(
-                outputs=None if reply is None else reply.outputs,
-                error=how if isinstance(how, Exception) else None,
-                replica=call.replica,
-                total_s=now_s - call.submitted_s,
-                queued_s=(now_s if call.sent_s is None else call.sent_s) - call.submitted_s,
-                replica_queued_s=0.0 if reply is None else reply.queued_s,
-                infer_s=0.0 if reply is None else reply.infer_s,
-                batch_rows=0 if reply is None else reply.batch_rows,
-            )
+        ended = Ended(
+            outputs=None if reply is None else reply.outputs,
+            error=how if isinstance(how, Exception) else None,
+            replica=call.replica,
+            total_s=now_s - call.submitted_s,
+            queued_s=(now_s if call.sent_s is None else call.sent_s) - call.submitted_s,
+            replica_queued_s=0.0 if reply is None else reply.queued_s,
+            infer_s=0.0 if reply is None else reply.infer_s,
+            batch_rows=0 if reply is None else reply.batch_rows,
         )
+        if call.requests == 1:
+            self.meter.ended(ended)
+        call.ended(ended)
+
+
+def _look_away(_: Snapshot) -> None:
+    """Is shown what nobody asked for."""

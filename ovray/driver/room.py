@@ -29,6 +29,9 @@ class Room:
         self._requests = 0
         self._bytes = 0
         self._waiting = 0
+        #: Requests that were let in, and that were turned away, since the beginning.
+        self.accepted = 0
+        self.rejected = 0
 
     def enter(self, size_bytes: int, timeout_s: float | None, check_open: Callable[[], None]) -> bool:
         """Waits for place and takes it; says whether there was any in time.
@@ -48,6 +51,7 @@ class Room:
                 while not self._has_place(size_bytes):
                     left_s = _LOOK_S if end_s is None else min(_LOOK_S, end_s - time.monotonic())
                     if left_s <= 0:
+                        self.rejected += 1
                         return False
                     check_open()
                     self._changed.wait(left_s)
@@ -80,4 +84,5 @@ class Room:
 
     def _take(self, size_bytes: int) -> None:
         self._requests += 1
+        self.accepted += 1
         self._bytes += size_bytes

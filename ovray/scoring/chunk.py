@@ -8,7 +8,10 @@ other infers; the engine's slots are shared between them.
 import os
 import queue
 import threading
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -28,6 +31,8 @@ from ovray.scoring.row_plan import RowPlan
 from ovray.scoring.sinks import Sink
 from ovray.scoring.user_functions import Function
 
+_Item = TypeVar("_Item")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
@@ -42,6 +47,26 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkSeconds:
+    """Says where the time of a chunk went, from its arrival at the replica to its end there."""
+
+    #: Reading; preparing and filling infer requests, without waiting for one; waiting for inferences.  The three
+    #: alternate.
+    read: float
+    prepare: float
+    infer: float
+    #: Making columns of results.
+    finish: float
+    #: Putting them away.
+    write: float
+
+    @property
+    def total(self) -> float:
+        """Adds up."""
+        return self.read + self.prepare + self.infer + self.finish + self.write
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkReport:
     """Says what became of a chunk whose results are put away, all of them."""
 
@@ -50,6 +75,7 @@ class ChunkReport:
     size_bytes: int
     #: Seconds in which the replica's engine has run at least one inference, since its start.
     engine_busy_s: float
+    seconds: ChunkSeconds
     #: Rows that were put into ``_errors`` instead.
     errors: int = 0
     first_error: FirstError | None = None
@@ -94,6 +120,7 @@ class ChunkScorer:
                 cannot be written; nothing of them is left.
             ReplicaError: the device failed.
         """
+        began_s = time.monotonic()
         scoring = _ChunkInWork(self._work, self._engine, self._feeder, chunk, cancelled)
         reader = self._take_reader()
         try:
@@ -102,12 +129,22 @@ class ChunkScorer:
             # Slots that run write into the results: the chunk is not over before they have answered.
             scoring.results.wait()
             self._readers.put(reader)
+        inferred_s = time.monotonic()
         table = scoring.finish(self._finish)
+        finished_s = time.monotonic()
         stored = self._work.sink.store(scoring.bad, scoring.kept, table)
+        read_s, waited_s = scoring.read_s, scoring.waited_s
         report = ChunkReport(
             rows=stored.rows,
             size_bytes=stored.size_bytes,
             engine_busy_s=self._engine.busy_s(),
+            seconds=ChunkSeconds(
+                read=read_s,
+                prepare=max(0.0, inferred_s - began_s - read_s - waited_s),
+                infer=waited_s,
+                finish=finished_s - inferred_s,
+                write=time.monotonic() - finished_s,
+            ),
             errors=scoring.bad.count,
             first_error=scoring.bad.first,
         )
@@ -135,6 +172,9 @@ class _ChunkInWork:
         self.bad = BadRows((chunk.start, chunk.stop), chunk.slices, work.errors)
         self.results = ChunkResults(work.rows, self._rows)
         self.kept = KeptColumns(work.rows.kept_schema)
+        #: Spent on reading, and on waiting for inferences.
+        self.read_s = 0.0
+        self.waited_s = 0.0
 
     def infer(self, reader: RowReader) -> None:
         """Reads all rows and infers those that can be prepared."""
@@ -143,7 +183,7 @@ class _ChunkInWork:
             return
         at = 0
         with Filling(self._plan, self._engine, self.results) as filling:
-            for rows in reader.read(self._chunk.slices):
+            for rows in self._timed(reader.read(self._chunk.slices)):
                 self._check_wanted()
                 if isinstance(rows, Unreadable):
                     self.bad.add(at, at + rows.rows, Stage.READ, rows.problem)
@@ -154,8 +194,19 @@ class _ChunkInWork:
                     at += rows.batch.num_rows
                 self._infer_failed_again()
             filling.flush()
+        began_s = time.monotonic()
         self.results.wait()
         self._infer_failed_again()
+        self.waited_s += filling.waited_s + time.monotonic() - began_s
+
+    def _timed(self, read: Iterable[_Item]) -> Iterator[_Item]:
+        """Adds up how long reading takes."""
+        began_s = time.monotonic()
+        for item in read:
+            self.read_s += time.monotonic() - began_s
+            yield item
+            began_s = time.monotonic()
+        self.read_s += time.monotonic() - began_s
 
     def finish(self, function: Function | None) -> pa.RecordBatch:
         """Returns the results of all good rows, with their kept columns."""

@@ -4,6 +4,7 @@ Rows that were read together need not be inferred together: a slot is filled acr
 files.  May not enter: reading, results, what becomes of rows that cannot be fed.
 """
 
+import time
 from functools import partial
 
 from ovray.replica.engine import Engine, Slot, Tensors
@@ -27,6 +28,8 @@ class Filling:
         self._slot: Slot | None = None
         self._rows_in_slot = 0
         self._rows_started = 0
+        #: For how long there was no idle slot.
+        self.waited_s = 0.0
 
     def __enter__(self) -> "Filling":
         return self
@@ -69,7 +72,9 @@ class Filling:
     def _put(self, feed: Feed, start: int, stop: int) -> None:
         """Puts rows into the slot, all or none."""
         if self._slot is None:
+            began_s = time.monotonic()
             self._slot = self._engine.acquire()
+            self.waited_s += time.monotonic() - began_s
         behind = self._rows_in_slot + stop - start
         for binding in self._plan.bindings:
             tensor = self._slot.inputs[binding.input_name]

@@ -23,6 +23,7 @@ from ovray.scoring.running import (
     ModelLike,
     Scoring,
     how_to_cut,
+    name_of,
     plan_for,
     run_scoring,
     warnings_of,
@@ -64,7 +65,12 @@ def iterate(
         workload, plan = plan_for(model, given, options)
         framer = given.framer(plan)
         scoring = Scoring(
-            workload=workload, plan=framer.plan, source=given.source, sink=AnswerSink(), owner="ovray iter_score"
+            workload=workload,
+            plan=framer.plan,
+            source=given.source,
+            sink=AnswerSink(),
+            owner="ovray iter_score",
+            model_name=name_of(model),
         )
         # Here and not on the other thread: results are fetched until the end.
         stack.enter_context(ray_session(options.address))

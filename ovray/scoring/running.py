@@ -5,16 +5,17 @@ May not enter: what the caller gave (given.py), what becomes of results (sinks.p
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import openvino as ov
 
+from ovray.core import commands, events
 from ovray.core.events import JobSubmitted, Poison
 from ovray.core.scheduler import Scheduler
 from ovray.devices.records import Plan, ReplicaSpec
-from ovray.driver.job import JOB, Commit, JobDriver, Nudged, Outcome, Progress, Supply
+from ovray.driver.job import JOB, Commit, JobDriver, Nudged, Observer, Outcome, Progress, Supply
 from ovray.driver.messages import ReplicaStart
 from ovray.driver.newcomers import upkeep_of
 from ovray.driver.placement import early_look, place
@@ -27,6 +28,7 @@ from ovray.replica.workload import Workload
 from ovray.scoring.chunk import Chunk, ScoringWork
 from ovray.scoring.given import Given
 from ovray.scoring.held_rows import HeldRows
+from ovray.scoring.job_figures import JobFigures
 from ovray.scoring.on_error import OnError
 from ovray.scoring.options import ScoreOptions
 from ovray.scoring.recording import Recording
@@ -76,6 +78,8 @@ class Scoring:
     sink: Sink
     #: What core leases say of us to those who wait for the same cores.
     owner: str
+    #: How figures call the model.
+    model_name: str = ""
 
 
 def how_to_cut(source: Source, plan: RowPlan, options: ScoreOptions, *, max_chunk_s: float) -> JobSubmitted:
@@ -109,6 +113,11 @@ def plan_for(model: ModelLike, given: Given, options: ScoreOptions) -> tuple[Wor
         reasons = "; ".join(f"{name!r}: {reason}" for name, reason in given.unfit.items())
         raise ConfigError(f"{error} (columns that cannot be read are {reasons})") from error
     return Workload(model=pack(graph), batch_rows=plan.batch_rows), plan
+
+
+def name_of(model: ModelLike) -> str:
+    """Says how figures call a model: by its file, or as it calls itself."""
+    return model.friendly_name if isinstance(model, ov.Model) else os.path.basename(os.fspath(model))
 
 
 def run_scoring(
@@ -148,12 +157,24 @@ def run_scoring(
 
         upkeep = upkeep_of(options.placement, placed.found, start_of, inbox)
         driver = JobDriver(Scheduler(), transport, inbox, upkeep=upkeep)
+        figures = JobFigures(driver.replicas, scoring.model_name)
+        observers: list[Observer] = [figures.note]
         if recording is not None:
             recording.plan, recording.replicas = plan, driver.replicas
-            driver.observer = recording.journal.note
+            observers.append(recording.journal.note)
+        driver.observer = _all_of(observers)
         supply = supply_of(len(plan.replicas), lambda: inbox.put(Nudged()))
-        rows = _JobRows(scoring.source, deliver)
-        return plan, driver.run(map(start_of, plan.replicas), supply, rows, watch)
+        rows = _JobRows(scoring.source, figures.counting(deliver))
+        with figures.told():
+            return plan, driver.run(map(start_of, plan.replicas), supply, rows, figures.watching(watch))
+
+
+def _all_of(observers: Sequence[Observer]) -> Observer:
+    def note(now_s: float, event: events.Event, came_of_it: Sequence[commands.Command]) -> None:
+        for observer in observers:
+            observer(now_s, event, came_of_it)
+
+    return note
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from ovray.scoring.running import (
     SupplyOf,
     Watch,
     how_to_cut,
+    name_of,
     plan_for,
     run_scoring,
     warnings_of,
@@ -268,7 +269,7 @@ def _fill_folder(
             watch(Resumed(rows=count(taken.done), rows_total=given.source.rows))
         if taken.missing:
             recording.describe(model, given.facts(), job, given.source.rows, taken, options.as_text)
-            filling = _Filling(workload, plan, given, taken, tally)
+            filling = _Filling(workload, plan, given, taken, tally, name_of(model))
             ended = filling.run(options, watch, recording)
         commits = [(commit.start, commit.stop) for commit in ended[1].commits]
         errors = settle_folder(taken.folder, [*taken.done, *commits], given.source.rows)
@@ -286,6 +287,7 @@ class _Filling:
     given: Given
     taken: TakenUp
     tally: ErrorTally
+    model_name: str
 
     def run(self, options: ScoreOptions, watch: Watch, recording: Recording) -> tuple[Plan, Outcome]:
         source = self.given.source
@@ -296,6 +298,7 @@ class _Filling:
             source=source,
             sink=FolderSink(folder=self.taken.folder),
             owner=f"ovray score to {self.taken.folder.name}",
+            model_name=self.model_name,
         )
         flow = Flow(job)
         put_away = PutAway(source, flow)
@@ -322,7 +325,12 @@ def _collect(model: ModelLike, inputs: Any, options: ScoreOptions) -> Any:
         flow = Flow(job)
         collector = given.collector(plan, flow)
         scoring = Scoring(
-            workload=workload, plan=collector.plan, source=given.source, sink=AnswerSink(), owner="ovray score"
+            workload=workload,
+            plan=collector.plan,
+            source=given.source,
+            sink=AnswerSink(),
+            owner="ovray score",
+            model_name=name_of(model),
         )
         with _rows_of(given, flow, replace(job, ranges=((0, given.source.rows),))) as supply_of:
             ended = run_scoring(scoring, supply_of, collector.deliver, options, _nobody)

@@ -1,0 +1,76 @@
+"""Tells others how a pool or a job stands, on a thread of its own; the driver's leaves a reading now and then.
+
+May not enter: what is told (reading.py), where to and how (metrics_export.py).
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from ovray.driver.reading import Reading
+
+_log = logging.getLogger(__name__)
+
+#: Between two readings.  Ray itself sends on every ten seconds by default, every second at the most.
+RHYTHM_S = 1.0
+
+#: And not sooner than this many times what telling took: some hundred replicas take a tenth of a second.
+_REST_TIMES = 200.0
+
+#: What is being told when the end comes may take so long; it needs milliseconds.
+CLOSE_TIMEOUT_S = 5.0
+
+
+class Reporter:
+    """Passes readings on.  One thread leaves them."""
+
+    def __init__(
+        self, make_tell: Callable[[], Callable[[Reading], None]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Stores; ``start`` acts.
+
+        Args:
+            make_tell: makes what takes readings; both are called on the reporter's thread.
+            clock: seconds.
+        """
+        self._make_tell = make_tell
+        self._clock = clock
+        self._due_s = 0.0
+        self._readings: queue.SimpleQueue[Reading | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="ovray-reporter", daemon=True)
+
+    def start(self) -> None:
+        """Begins to pass on."""
+        self._thread.start()
+
+    @property
+    def is_due(self) -> bool:
+        """Says whether a reading is wanted."""
+        return self._clock() >= self._due_s
+
+    def tell(self, reading: Reading) -> None:
+        """Leaves a reading; returns at once."""
+        self._due_s = max(self._due_s, self._clock() + RHYTHM_S)
+        self._readings.put(reading)
+
+    def close(self, last: Reading | None) -> None:
+        """Passes on what is left, the last reading too, and ends the thread."""
+        if last is not None:
+            self._readings.put(last)
+        self._readings.put(None)
+        if self._thread.ident is not None:
+            self._thread.join(CLOSE_TIMEOUT_S)
+
+    def _run(self) -> None:
+        try:
+            tell = self._make_tell()
+            while (reading := self._readings.get()) is not None:
+                began_s = self._clock()
+                tell(reading)
+                now_s = self._clock()
+                self._due_s = max(self._due_s, now_s + _REST_TIMES * (now_s - began_s))
+        except Exception:  # noqa: BLE001 (work goes on without figures, and this says why there are none)
+            _log.warning("no more figures of this run are told, because telling failed", exc_info=True)
+            self._due_s = float("inf")
