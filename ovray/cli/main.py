@@ -24,6 +24,7 @@ from ovray.cli.stop import stop
 from ovray.cli.terminal import chatter_kept_away, messages
 from ovray.devices.telemetry import keep_telemetry_out
 from ovray.errors import OvrayError
+from ovray.logs import set_up
 
 #: As a shell counts them: 128 and the number of the signal.
 _INTERRUPTED = 128 + signal.SIGINT
@@ -62,6 +63,7 @@ def main() -> None:
         if not is_debugging:
             stack.enter_context(chatter_kept_away())
         try:
+            set_up(messages.console.file)
             code = app([word for word in arguments if word != "--debug"], "ovray", standalone_mode=False)
         except Exception as error:  # noqa: BLE001 (the boundary: everything ends in one line and a code)
             if is_debugging:

@@ -8,6 +8,7 @@ May not enter: work, decisions about it (core), Ray (transport.py).  Callers: jo
 thread that also feeds the scheduler.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,8 +26,11 @@ from ovray.driver.messages import ReplicaStart
 from ovray.driver.restarts import Restarts
 from ovray.driver.transport import Transport
 from ovray.errors import CompileError, ConfigError, OvrayError, ReplicaError, ReplicaLostError
+from ovray.logs import fields
 from ovray.replica.actor import WORK_THREADS
 from ovray.replica.workload import ReplicaReport
+
+_log = logging.getLogger(__name__)
 
 #: A replica that takes longer to take its cores, read, compile and warm up is given up.
 START_TIMEOUT_S = 900.0
@@ -300,6 +304,7 @@ class ReplicaSet:
         )
         replica.phase = Phase.DOWN
         self._failures[replica_id] = ReplicaError(reason)
+        _log.info("replica leaves", extra=fields(replica=replica_id, life=replica.life, reason=reason))
         self._transport.stop(replica_id)
 
     def error_if_none_is_left(self, snapshot: Snapshot) -> OvrayError | None:
@@ -332,6 +337,7 @@ class ReplicaSet:
         self._restarts.started(start.spec.id)
         ends_s = self._clock() + START_TIMEOUT_S
         self._followed[start.spec.id] = _Followed(start=start, life=life, start_ends_s=ends_s)
+        _log.info("replica starts", extra=fields(replica=start.spec.id, life=life))
         self._transport.start(start.spec, start.properties, life)
 
     def _next_life(self, replica: ReplicaId) -> int:
@@ -361,6 +367,10 @@ class ReplicaSet:
         self._restarts.ready(spec.id, self._clock())
         if self.first_ready_s is None:
             self.first_ready_s = self._clock()
+        _log.info(
+            "replica is ready",
+            extra=fields(replica=spec.id, life=replica.life, replica_pid=report.pid, nireq=report.engine.nireq),
+        )
         return [self._ready(replica)]
 
     def _ready(self, replica: _Followed) -> events.ReplicaReady:
@@ -436,6 +446,7 @@ class ReplicaSet:
         replica.phase = Phase.DOWN
         self._failures[spec.id] = error
         self._restarts.could_not_start(spec.id, error, self._clock())
+        _log.info("replica could not start", extra=fields(replica=spec.id, life=replica.life, reason=error))
         self._transport.stop(spec.id)
 
     def _forgive_own_absence(self, now_s: float) -> None:
@@ -462,6 +473,7 @@ class ReplicaSet:
         replica.phase = Phase.DOWN
         self._failures[spec.id] = ReplicaLostError(reason)
         self._restarts.lost(spec.id, self._clock())
+        _log.info("replica is lost", extra=fields(replica=spec.id, life=replica.life, reason=reason))
         return [events.ReplicaLost(replica=spec.id, reason=reason)]
 
     def _take_look(self, seen: messages.ClusterSeen) -> list[events.Event]:

@@ -16,7 +16,7 @@ from ray.util.metrics import Counter, Gauge
 
 from ovray.driver.meter import Histogram, ReplicaMeter
 from ovray.driver.reading import STATES, Reading, ReplicaReading
-from ovray.logs import RUN_ID
+from ovray.logs import run_id
 
 LABELS = ("host", "device", "replica", "model", "work")
 
@@ -66,7 +66,7 @@ class MetricsExport:
         """
         self._model = model
         self._work = work
-        self._run = {"run": RUN_ID, "version": version("ovray"), "model": model, "work": work}
+        self._run = {"run": run_id(), "version": version("ovray"), "model": model, "work": work}
         self._counters = {name: Counter(name, text, LABELS) for name, text in COUNTERS.items()}
         for name, text in HISTOGRAMS.items():
             self._counters[f"{name}_bucket"] = Counter(f"{name}_bucket", text, (*LABELS, "le"))

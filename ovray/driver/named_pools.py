@@ -31,6 +31,7 @@ from ovray.driver.session import has_ray, held_session, ray_session
 from ovray.driver.shared_transport import SharedTransport
 from ovray.driver.transport import Outlet
 from ovray.errors import ConfigError, OvrayError, ReplicaError
+from ovray.logs import settings
 from ovray.replica.orphans import this_process
 from ovray.replica.signature import PackedModel
 from ovray.replica.workload import RequestWorkload
@@ -237,11 +238,13 @@ def _start_keeper(record: PoolRecord, workload: RequestWorkload) -> Any:
     try:
         if record.options.lifetime is Lifetime.DETACHED:
             keeper = PoolKeeperActor.options(**common, lifetime="detached", resources=_ON_HEAD).remote(
-                record, None
+                record, None, settings()
             )
         else:
             own_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-            keeper = PoolKeeperActor.options(**common, scheduling_strategy=own_node).remote(record, this_process())
+            keeper = PoolKeeperActor.options(**common, scheduling_strategy=own_node).remote(
+                record, this_process(), settings()
+            )
     except ValueError as error:  # somebody was faster
         raise _taken(record.name) from error
     try:

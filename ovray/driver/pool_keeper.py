@@ -28,6 +28,7 @@ from ovray.driver.pool_record import KeptReplica, PoolChange, PoolRecord, PoolVi
 from ovray.driver.retirement import Retirement
 from ovray.driver.transport import Inbox, RayTransport
 from ovray.errors import ReplicaError
+from ovray.logs import LogSettings, follow
 from ovray.replica.orphans import ProcessIdentity, end_with
 from ovray.replica.workload import RequestWorkload
 
@@ -46,13 +47,16 @@ _NO_WORK = Snapshot(now_s=0.0, replicas=(), jobs=(), requests_waiting=0, submitt
 class PoolKeeper:
     """Owns the replicas of one pool.  ``PoolKeeperActor`` is its remote form."""
 
-    def __init__(self, record: PoolRecord, owner: ProcessIdentity | None) -> None:
+    def __init__(self, record: PoolRecord, owner: ProcessIdentity | None, logs: LogSettings | None = None) -> None:
         """Stores; ``start`` acts.
 
         Args:
             record: what the pool is.
             owner: the process to end with; ``None`` for a detached pool.
+            logs: how the driver that opened it logs; ``None`` leaves logging as Ray has it.
         """
+        if logs is not None:
+            follow(replace(logs, fields={"process": f"pool {record.name}"}))
         if owner is not None:
             end_with(owner)
         self._record = record

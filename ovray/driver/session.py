@@ -24,6 +24,7 @@ from ray._private.authentication.authentication_token_setup import (
 from ray._private.services import canonicalize_bootstrap_address
 
 from ovray.errors import ConfigError, ReplicaError
+from ovray.logs import set_up
 
 #: How long a head node may take to say that it is there.  A healthy one needs milliseconds.
 ANSWER_TIMEOUT_S = 5.0
@@ -83,6 +84,7 @@ def ray_session(address: str | None = None) -> Iterator[RaySession]:
         ...     session.origin
         <Origin.LOCAL: 'local'>
     """
+    set_up()
     if ray.is_initialized():
         yield RaySession(origin=Origin.CALLER, address=ray.get_runtime_context().gcs_address)
         return

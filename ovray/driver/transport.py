@@ -31,6 +31,7 @@ from ovray.driver.messages import (
     StartFailed,
 )
 from ovray.errors import OvrayError, ReplicaError, ReplicaLostError
+from ovray.logs import settings
 from ovray.replica.actor import ReplicaActor
 from ovray.replica.envelope import Envelope
 from ovray.replica.orphans import this_process
@@ -178,7 +179,7 @@ class RayTransport:
         actor = ReplicaActor.options(
             num_cpus=spec.ray_num_cpus,
             scheduling_strategy=NodeAffinitySchedulingStrategy(spec.node_id, soft=False),
-        ).remote(spec, self._owner, self._lease_timeout_s, self._driver)
+        ).remote(spec, self._owner, self._lease_timeout_s, self._driver, settings())
         self._actors[spec.id] = actor
         self._claims[spec.id] = (spec.node_id, spec.ray_num_cpus)
         self._lives[spec.id] = life

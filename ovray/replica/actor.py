@@ -5,12 +5,14 @@ other replicas are, scheduling.
 The order in ``start`` is a promise: lease, pin, memory policy, and only then OpenVINO's CPU plugin.
 """
 
+import logging
 import os
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -20,6 +22,7 @@ from ovray.devices.leases import CoreLeases, Lease
 from ovray.devices.records import CoreSharing, ReplicaSpec
 from ovray.devices.telemetry import keep_telemetry_out
 from ovray.errors import ReplicaError
+from ovray.logs import LogSettings, fields, follow
 from ovray.replica.engine import Engine, EngineInfo, Tensors
 from ovray.replica.envelope import Envelope, Reply
 from ovray.replica.local_socket import LocalSocket
@@ -30,6 +33,8 @@ from ovray.replica.pinning import pin_process
 from ovray.replica.request_engine import RequestEngine
 from ovray.replica.serving import PROBE_TIMEOUT_S, RequestServer
 from ovray.replica.workload import ReplicaReport, RequestWorkload, Runner, Work, Workload
+
+_log = logging.getLogger(__name__)
 
 #: Pieces of work that a replica holds at once: one that infers, one that is being read or written beside it.
 WORK_THREADS = 2
@@ -42,7 +47,12 @@ class Replica:
     """Owns one engine, on the cores that its spec names.  ``ReplicaActor`` is its remote form."""
 
     def __init__(
-        self, spec: ReplicaSpec, owner: str, lease_timeout_s: float, driver: ProcessIdentity | None = None
+        self,
+        spec: ReplicaSpec,
+        owner: str,
+        lease_timeout_s: float,
+        driver: ProcessIdentity | None = None,
+        logs: LogSettings | None = None,
     ) -> None:
         """Stores; ``start`` acts.
 
@@ -51,8 +61,11 @@ class Replica:
             owner: what the lease tells those who wait for the same cores.
             lease_timeout_s: how long to wait for cores that somebody else holds.
             driver: the process to end with; ``None`` leaves that to Ray, which takes seconds over it.
+            logs: how the driver logs; ``None`` leaves logging as Ray has it.
         """
         keep_telemetry_out()
+        if logs is not None:
+            follow(replace(logs, fields={"process": spec.id}))
         if driver is not None:
             end_with(driver)
         self._spec = spec
@@ -96,6 +109,10 @@ class Replica:
         else:
             engine = self._engine = make_engine(self._spec, workload, properties)
             _check(self._spec, engine.info)
+        _log.info(
+            "compiled",
+            extra=fields(cpus=self._spec.cpus, compile_s=engine.info.compile_s, nireq=engine.info.nireq),
+        )
         return ReplicaReport(
             pid=os.getpid(),
             engine=engine.info,

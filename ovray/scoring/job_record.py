@@ -9,7 +9,8 @@ May not enter: files (notes.py), what is done about a difference (taking_up.py).
 
 import json
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ovray.logs import run_id
 from ovray.replica.signature import PackedModel
 from ovray.scoring.dataset import DataSet
 from ovray.scoring.fingerprint import fingerprint
@@ -64,9 +66,9 @@ class JobRecord:
     #: Options that change results, as text, by the name of their flag; only those that were given.
     options: Mapping[str, str]
 
-    def to_json(self) -> bytes:
-        """Returns the content of the file."""
-        content = {"format": FORMAT, "job": asdict(self), "versions": versions()}
+    def to_json(self, runs: Sequence[Mapping[str, str]] = ()) -> bytes:
+        """Returns the file's content; ``runs`` are those that worked on the folder, and count for nothing."""
+        content = {"format": FORMAT, "job": asdict(self), "versions": versions(), "runs": list(runs)}
         return json.dumps(content, indent=1).encode() + b"\n"
 
     @staticmethod
@@ -83,6 +85,12 @@ class JobRecord:
             return record
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"it is damaged ({error})") from error
+
+    @staticmethod
+    def runs_in(text: bytes) -> list[dict[str, str]]:
+        """Reads which runs worked on a folder, from the content of its file; none where it does not say."""
+        runs: list[dict[str, str]] = json.loads(text).get("runs", [])
+        return runs
 
     def differences(self, earlier: "JobRecord") -> list[str]:
         """Says, in words, in what this job is another than an earlier one; nothing where they are the same."""
@@ -156,6 +164,12 @@ def _check_kinds(record: JobRecord) -> None:
 def versions() -> dict[str, str]:
     """Returns what runs here, for the person who compares results."""
     return {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS_OF}}
+
+
+def this_run() -> dict[str, str]:
+    """Says which run this is, for the person who looks for its log."""
+    began = datetime.now(tz=timezone.utc).isoformat(timespec="seconds")
+    return {"run": run_id(), "began": began, "host": socket.gethostname(), "ovray": version("ovray")}
 
 
 def _types(schema: pa.Schema) -> dict[str, str]:

@@ -3,8 +3,10 @@
 May not enter: how they came about.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from ovray.logs import run_id
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +41,8 @@ class ScoreReport:
     output: str
     #: One row a replica: ``id, host, device, pid, cpus, nireq, rows, busy_s``.
     replicas: "pd.DataFrame"
+    #: By which the run is called in logs, metrics and ``_ovray.json``.
+    run: str = field(default_factory=run_id)
     #: What the caller should know although the job ended well, such as a device that could not take part.
     warnings: tuple[str, ...] = ()
 
@@ -52,6 +56,7 @@ class ScoreReport:
             "errors": self.errors,
             "resumed_rows": self.resumed_rows,
             "output": self.output,
+            "run": self.run,
             "replicas": [
                 {str(key): _plain(value) for key, value in row.items()}
                 for row in self.replicas.to_dict(orient="records")

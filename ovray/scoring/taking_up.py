@@ -18,7 +18,7 @@ from ovray.scoring.done_rows import Range, WholePart, choose, count_errors, miss
 from ovray.scoring.error_files import first_error, keep_error_files
 from ovray.scoring.fence import take_over
 from ovray.scoring.files import one_line
-from ovray.scoring.job_record import RECORD_NAME, JobRecord
+from ovray.scoring.job_record import RECORD_NAME, JobRecord, this_run
 from ovray.scoring.notes import delete_note, read_note, write_note
 from ovray.scoring.parts import (
     OutputFolder,
@@ -33,6 +33,9 @@ from ovray.scoring.parts import (
 SUCCESS_NAME = "_SUCCESS"
 
 _CHANGES_SHOWN = 3
+
+#: Runs that the record of a job names at the most, the last ones.
+RUNS_KEPT = 100
 
 
 class Earlier(Enum):
@@ -113,6 +116,7 @@ def _make_ready(folder: OutputFolder, job: JobRecord, rows: int, earlier: Earlie
     done = _find_done(folder, rows)
     if missing([part.rows for part in done], rows):
         delete_note(folder, SUCCESS_NAME)
+        _sign(folder, job)
     return done
 
 
@@ -130,6 +134,12 @@ def _check_same_job(folder: OutputFolder, job: JobRecord) -> None:
     if changes:
         more = f"; and {len(changes) - _CHANGES_SHOWN} more" if len(changes) > _CHANGES_SHOWN else ""
         raise _refusal(folder, f"has results of another job: {'; '.join(changes[:_CHANGES_SHOWN])}{more}")
+
+
+def _sign(folder: OutputFolder, job: JobRecord) -> None:
+    """Adds this run to those that worked on a folder."""
+    earlier = JobRecord.runs_in(read_note(folder, RECORD_NAME) or b"{}")
+    write_note(folder, RECORD_NAME, job.to_json([*earlier[1 - RUNS_KEPT :], this_run()]))
 
 
 def _refusal(folder: OutputFolder, why: str) -> ConfigError:

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 MY_CPUS = sorted(os.sched_getaffinity(0))
 ROWS = 50
 
-JSON_KEYS = {"rows", "seconds", "run_seconds", "rows_per_s", "errors", "resumed_rows", "output", "replicas"}
+JSON_KEYS = {"rows", "seconds", "run_seconds", "rows_per_s", "errors", "resumed_rows", "output", "run", "replicas"}
 REPLICA_TYPES = {
     **{"id": str, "host": str, "device": str},
     **{"pid": int, "cpus": list, "nireq": int, "rows": int, "busy_s": float},
