@@ -22,6 +22,7 @@ from ovray.cli.score import score
 from ovray.cli.simulate import simulate
 from ovray.cli.stop import stop
 from ovray.cli.terminal import chatter_kept_away, messages
+from ovray.cli.top import top
 from ovray.devices.telemetry import keep_telemetry_out
 from ovray.errors import OvrayError
 from ovray.logs import set_up
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="OpenVINO inference over every device of a Ray cluster.",
 )
-for command in (score, demo, bench, plan, simulate, devices, doctor, stop):
+for command in (score, demo, bench, plan, simulate, devices, doctor, stop, top):
     app.command(epilog=_EPILOG)(command)
 app.add_typer(pools, name="pools", epilog=_EPILOG)
 

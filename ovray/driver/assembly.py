@@ -15,12 +15,12 @@ from ovray.driver.arena import Arena, ArenaStorage, ProcessStorage
 from ovray.driver.host_transport import HostTransport
 from ovray.driver.lifecycle import Upkeep
 from ovray.driver.messages import ReplicaStart
-from ovray.driver.metrics_export import MetricsExport
 from ovray.driver.pool import Carriage, RequestPool
 from ovray.driver.pool_options import Carriers, PoolOptions, replica_properties, serving_order
 from ovray.driver.reporter import Reporter
 from ovray.driver.room import Room
 from ovray.driver.session import held_session
+from ovray.driver.status_board import Board
 from ovray.driver.transport import Inbox, Outlet, RayTransport
 
 _numbers = itertools.count()
@@ -84,5 +84,5 @@ def make_pool(
         order,
         make_upkeep(inbox),
     )
-    pool.reporter = Reporter(lambda: MetricsExport(model_name, "requests").hand_over)
+    pool.reporter = Reporter(lambda: Board(model_name, "requests"))
     return pool

@@ -186,6 +186,16 @@ def attach_pool(name: str, options: AttachOptions | None = None) -> AttachedPool
     )
 
 
+def require_cluster(address: str | None = None) -> None:
+    """Refuses to look where nothing can be found.
+
+    Raises:
+        ConfigError: no Ray runs here, and none was named.
+    """
+    if not has_ray(address):
+        raise _no_cluster()
+
+
 def list_pools(address: str | None = None) -> tuple[PoolListing, ...]:
     """Returns every pool of a cluster, by name.
 

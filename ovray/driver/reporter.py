@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from ovray.driver.reading import Reading
 
@@ -23,19 +24,29 @@ _REST_TIMES = 200.0
 CLOSE_TIMEOUT_S = 5.0
 
 
+class Teller(Protocol):
+    """Takes readings, on the reporter's thread."""
+
+    def tell(self, reading: Reading) -> None:
+        """Tells how things stand now."""
+        ...
+
+    def close(self) -> None:
+        """Tells that this was all."""
+        ...
+
+
 class Reporter:
     """Passes readings on.  One thread leaves them."""
 
-    def __init__(
-        self, make_tell: Callable[[], Callable[[Reading], None]], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, make_teller: Callable[[], Teller], clock: Callable[[], float] = time.monotonic) -> None:
         """Stores; ``start`` acts.
 
         Args:
-            make_tell: makes what takes readings; both are called on the reporter's thread.
+            make_teller: makes what takes readings, on the reporter's thread.
             clock: seconds.
         """
-        self._make_tell = make_tell
+        self._make_teller = make_teller
         self._clock = clock
         self._due_s = 0.0
         self._readings: queue.SimpleQueue[Reading | None] = queue.SimpleQueue()
@@ -65,12 +76,13 @@ class Reporter:
 
     def _run(self) -> None:
         try:
-            tell = self._make_tell()
+            teller = self._make_teller()
             while (reading := self._readings.get()) is not None:
                 began_s = self._clock()
-                tell(reading)
+                teller.tell(reading)
                 now_s = self._clock()
                 self._due_s = max(self._due_s, now_s + _REST_TIMES * (now_s - began_s))
+            teller.close()
         except Exception:  # noqa: BLE001 (work goes on without figures, and this says why there are none)
             _log.warning("no more figures of this run are told, because telling failed", exc_info=True)
             self._due_s = float("inf")

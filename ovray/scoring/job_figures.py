@@ -11,9 +11,9 @@ from ovray.core import commands, events
 from ovray.driver.job import Commit, Progress
 from ovray.driver.lifecycle import ReplicaSet
 from ovray.driver.meter import ChunkMeter, ReplicaMeter
-from ovray.driver.metrics_export import MetricsExport
 from ovray.driver.reading import Reading, read_replicas
 from ovray.driver.reporter import Reporter
+from ovray.driver.status_board import Board
 
 
 class JobFigures:
@@ -29,7 +29,7 @@ class JobFigures:
         self._replicas = replicas
         self._meter = ChunkMeter()
         self._latest: Progress | None = None
-        self._reporter = Reporter(lambda: MetricsExport(model_name, "chunks").hand_over)
+        self._reporter = Reporter(lambda: Board(model_name, "chunks"))
 
     def note(self, now_s: float, event: events.Event, came_of_it: Sequence[commands.Command]) -> None:
         """Is the driver's observer."""
