@@ -15,7 +15,7 @@ from typing import Any
 from ray.util.metrics import Counter, Gauge
 
 from ovray.driver.meter import Histogram, ReplicaMeter
-from ovray.driver.reading import STATES, Reading, ReplicaReading
+from ovray.driver.reading import LEFT, STATES, Reading, ReplicaReading
 from ovray.logs import run_id
 
 LABELS = ("host", "device", "replica", "model", "work")
@@ -140,7 +140,8 @@ class MetricsExport:
         """Shows every state of every device, also those in which no replica is any more."""
         places = {(replica.host, replica.device): dict.fromkeys(STATES, 0) for replica in reading.replicas}
         for replica in reading.replicas:
-            places[replica.host, replica.device][replica.state] += 1
+            if replica.state != LEFT:
+                places[replica.host, replica.device][replica.state] += 1
         for (host, device), states in places.items():
             for state, count in states.items():
                 labels = (host, device, "", self._model, self._work)

@@ -3,7 +3,7 @@
 May not enter: Ray, threads, where readings go.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ovray.core.ids import ReplicaId
@@ -15,6 +15,8 @@ from ovray.driver.meter import ReplicaMeter
 
 #: What a replica can be, beyond the scheduler's states.
 STARTING, FAILED = "starting", "failed"
+#: What it is when nobody wants it any more; what it did still counts.
+LEFT = "left"
 STATES = (STARTING, *(state.value for state in ReplicaState), FAILED)
 
 
@@ -26,7 +28,7 @@ class ReplicaReading:
     id: str
     host: str
     device: str
-    #: One of ``STATES``.
+    #: One of ``STATES``, or ``LEFT``.
     state: str
     outstanding: int
     rows_done: int
@@ -57,17 +59,32 @@ class Reading:
 def read_replicas(
     replicas: ReplicaSet, snapshot: Snapshot, counted: Mapping[ReplicaId | None, ReplicaMeter]
 ) -> tuple[ReplicaReading, ...]:
-    """Joins what is known of every replica that was asked for."""
+    """Joins what is known of every replica that was asked for, or has done something."""
     standing = {replica.id: replica for replica in snapshot.replicas}
     starting = set(replicas.starting)
-    return tuple(
+    specs = {spec.id: spec for spec in replicas.specs}
+    wanted = [
         _read(spec, standing.get(spec.id), STARTING if spec.id in starting else FAILED, counted.get(spec.id))
-        for spec in _once(replicas.specs)
+        for spec in specs.values()
+    ]
+    left = [_of_one_that_left(id, meter) for id, meter in counted.items() if id is not None and id not in specs]
+    return (*wanted, *left)
+
+
+def _of_one_that_left(id: ReplicaId, meter: ReplicaMeter) -> ReplicaReading:
+    host, _, rest = id.partition("/")
+    return ReplicaReading(
+        id=id,
+        host=host,
+        device=rest.rpartition("#")[0],
+        state=LEFT,
+        outstanding=0,
+        rows_done=0,
+        rows_per_s=None,
+        retries=0,
+        evictions=0,
+        meter=meter,
     )
-
-
-def _once(specs: Iterable[ReplicaSpec]) -> Iterable[ReplicaSpec]:
-    return {spec.id: spec for spec in specs}.values()
 
 
 def _read(

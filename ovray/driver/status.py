@@ -13,7 +13,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from ovray.driver.meter import TIME_BOUNDS_S, ReplicaMeter
-from ovray.driver.reading import Reading, ReplicaReading
+from ovray.driver.reading import LEFT, Reading, ReplicaReading
 from ovray.logs import run_id
 
 #: Rates and percentiles are those of the last so many seconds.
@@ -108,11 +108,12 @@ class StatusMaker:
         before = self._seen[0]
         seconds = now.now_s - before.now_s
         earlier = {replica.id: replica for replica in before.replicas}
-        replicas = [self._replica(replica, earlier.get(replica.id), seconds) for replica in now.replicas]
+        present = [replica for replica in now.replicas if replica.state != LEFT]
+        replicas = [self._replica(replica, earlier.get(replica.id), seconds) for replica in present]
         times = [_ended(replica, earlier.get(replica.id)) for replica in now.replicas]
         together = [sum(counts) for counts in zip(*times, strict=True)]
         states: dict[str, int] = {}
-        for replica in now.replicas:
+        for replica in present:
             states[replica.state] = states.get(replica.state, 0) + 1
         named = sorted(replicas, key=lambda replica: (replica.state == "ready", -replica.failed))[:REPLICAS_NAMED]
         kept = {replica.id for replica in named}
@@ -134,7 +135,7 @@ class StatusMaker:
             outstanding=sum(replica.outstanding for replica in now.replicas),
             rows_done=now.rows_done,
             rows_total=now.rows_total,
-            hosts=tuple(dict.fromkeys(replica.host for replica in now.replicas)),
+            hosts=tuple(dict.fromkeys(replica.host for replica in present)),
             states=states,
             replicas=tuple(replica for replica in replicas if replica.id in kept),
             replicas_left_out=len(replicas) - len(kept),
