@@ -61,6 +61,7 @@ def run(options: BenchOptions, say: Say) -> BenchReport:
         options.config,
         share_cores=options.share_cores,
         lease_timeout_s=options.lease_timeout_s,
+        trace=options.trace,
     )
     with closing(compiled):
         bench = _Bench(compiled.serving, inputs, options, say)

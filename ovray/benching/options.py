@@ -78,6 +78,8 @@ class BenchOptions:
     address: str | None = None
     share_cores: bool = False
     lease_timeout_s: float = 30.0
+    #: A file for a trace of the last requests.
+    trace: Path | None = None
 
     @property
     def is_compiling_only(self) -> bool:

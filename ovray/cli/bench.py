@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ovray.cli.placement_options import AddressOption, LeaseTimeoutOption, ShareCoresOption
+from ovray.cli.placement_options import AddressOption, LeaseTimeoutOption, ShareCoresOption, TraceOption
 from ovray.cli.printing import print_json, standard_output
 from ovray.cli.terminal import messages
 from ovray.devices.cpulist import format_cpu_list
@@ -119,6 +119,7 @@ def bench(
     ideal: Annotated[
         bool, typer.Option("--ideal", help="Measure each replica alone first, and print the fraction of the sum.")
     ] = False,
+    trace: TraceOption = None,
     share_cores: ShareCoresOption = False,
     lease_timeout: LeaseTimeoutOption = 30.0,
     address: AddressOption = None,
@@ -151,6 +152,7 @@ def bench(
         address=address,
         share_cores=share_cores,
         lease_timeout_s=lease_timeout,
+        trace=trace,
     )
     report = run(options, lambda text: messages.say(f"ovray: {text}"))
     if report_type is not None:

@@ -1,5 +1,6 @@
 """The options that every command takes which places or starts replicas: written once."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -41,4 +42,12 @@ ReplicaTimeoutOption = Annotated[
 ]
 LeaseTimeoutOption = Annotated[
     float, typer.Option(metavar="SECONDS", help="How long to wait for cores that others hold.")
+]
+TraceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--trace",
+        metavar="FILE.json",
+        help="Write what ran where and when, the last 20,000 pieces of work; ui.perfetto.dev opens it.",
+    ),
 ]

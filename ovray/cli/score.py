@@ -13,6 +13,7 @@ from ovray.cli.placement_options import (
     PrecisionOption,
     ReplicaTimeoutOption,
     ShareCoresOption,
+    TraceOption,
 )
 from ovray.cli.row_options import (
     ArgmaxOption,
@@ -109,6 +110,7 @@ def score(
             help="Write one page about the run: speed over time, what each replica did when, errors, the plan.",
         ),
     ] = None,
+    trace: TraceOption = None,
     share_cores: ShareCoresOption = False,
     lease_timeout: LeaseTimeoutOption = 30.0,
     max_replicas: MaxReplicasOption = None,
@@ -159,6 +161,7 @@ def score(
         commit_every_s=commit_every,
         max_backups=0 if no_backup else MAX_BACKUPS,
         report=report,
+        trace=trace,
         placement=PlacementOptions.parse(
             devices=devices,
             hint=hint,

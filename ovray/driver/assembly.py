@@ -20,7 +20,9 @@ from ovray.driver.pool_options import Carriers, PoolOptions, replica_properties,
 from ovray.driver.reporter import Reporter
 from ovray.driver.room import Room
 from ovray.driver.session import held_session
+from ovray.driver.spans import spans_if_traced
 from ovray.driver.status_board import Board
+from ovray.driver.trace import Trace
 from ovray.driver.transport import Inbox, Outlet, RayTransport
 
 _numbers = itertools.count()
@@ -85,4 +87,6 @@ def make_pool(
         make_upkeep(inbox),
     )
     pool.reporter = Reporter(lambda: Board(model_name, "requests"))
+    pool.trace = None if options.trace is None else Trace(options.trace, model_name)
+    pool.spans = spans_if_traced(model_name)
     return pool

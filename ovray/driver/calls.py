@@ -45,6 +45,8 @@ class Call:
     submitted_s: float
     #: Its callers' requests: several where it is a bundle.
     requests: int = 1
+    #: What its span is to be a child of, where Ray's tracing is on.
+    context: Any = None
     #: Not where it was in a bundle that failed.
     may_be_joined: bool = True
     #: Of the last sending.

@@ -219,8 +219,8 @@ class ChunkMeter(Meter):
                 case commands.CancelDispatch():
                     self._sent_s.pop(command.dispatch, None)
 
-    def committed(self, replica: ReplicaId, replica_s: float, inference_s: float) -> None:
-        """Counts the chunk whose commit was noted last.
+    def committed(self, replica: ReplicaId, replica_s: float, inference_s: float) -> float:
+        """Counts the chunk whose commit was noted last; returns what it took from its sending on.
 
         Args:
             replica: did it.
@@ -232,3 +232,4 @@ class ChunkMeter(Meter):
         meter.end_to_end_s.add(self._seconds)
         meter.inference_s.add(inference_s)
         meter.transport_s.add(max(0.0, self._seconds - replica_s))
+        return self._seconds

@@ -129,7 +129,7 @@ def open_named(name: str, workload: RequestWorkload, model_name: str, options: P
             model_name=model_name,
             opened_by=f"{os.uname().nodename}:{os.getpid()}",
             opened_s=time.time(),
-            options=options,
+            options=replace(options, trace=None),
             placed=placed,
         )
         keeper = _start_keeper(record, workload)

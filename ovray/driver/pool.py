@@ -6,6 +6,7 @@ objects (runtime/).  Whatever changes the loop happens on the driver thread; oth
 
 import atexit
 import itertools
+import logging
 import math
 import os
 import threading
@@ -43,11 +44,16 @@ from ovray.driver.reporter import Reporter
 from ovray.driver.request_loop import RequestLoop
 from ovray.driver.room import Room
 from ovray.driver.small_requests import SmallRequest
+from ovray.driver.spans import Spans
+from ovray.driver.trace import Trace
 from ovray.driver.transport import Inbox, Transport
+from ovray.driver.works import work_of_request
 from ovray.errors import InvariantError, OvrayError, ReplicaError
 from ovray.replica.workload import ReplicaReport
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 #: What the driver thread may take to answer a question or to end; it never waits for long itself.
 ANSWER_TIMEOUT_S = 30.0
@@ -158,6 +164,9 @@ class RequestPool:
         self._loop.on_look = self._report
         #: Is told how the pool stands, now and then; may be set until ``start``, and is started and ended with it.
         self.reporter: Reporter | None = None
+        #: Take in what has ended; may be set until ``start``.
+        self.trace: Trace | None = None
+        self.spans: Spans | None = None
         self._loop.ordering = self._ordering(order)
         #: Who holds it drives: the driver thread, or one that lends it a hand with small requests.
         self._turn = threading.Lock()
@@ -194,6 +203,8 @@ class RequestPool:
         self._loop.order_replicas()
         if self.reporter is not None:
             self.reporter.start()
+        if self.trace is not None or self.spans is not None:
+            self._loop.on_ended = self._trace_request
         self._thread.start()
         while not self._first_ready.wait(_LOOK_S):
             self.check_open()
@@ -246,7 +257,11 @@ class RequestPool:
             finally:
                 self._room.leave(size_bytes)
 
-        self._inbox.put(Call(asked=asked, tensors=taken, ended=leave, submitted_s=submitted_s))
+        call = Call(asked=asked, tensors=taken, ended=leave, submitted_s=submitted_s)
+        if self.spans is not None:
+            # Each caller gets a span of its own, so that each request has to stay one.
+            call.context, call.may_be_joined = self.spans.here(), False
+        self._inbox.put(call)
         if self._over is not None:
             # The driver thread may have looked for the last time before the request was there.
             self._end_what_is_left()
@@ -456,6 +471,7 @@ class RequestPool:
                 self.reporter.close(self._read(self._loop.snapshot()))
             self._transport.close()
             self._let_go()
+            self._write_trace()
 
     def _wait(self) -> Ready:
         self._sleeps_until_s = self._loop.due_s
@@ -497,6 +513,20 @@ class RequestPool:
             note()  # a transport's, which touches its sockets during a turn only
         else:
             self._loop.take(note)
+
+    def _trace_request(self, call: Call, how: Ended, now_s: float) -> None:
+        work = work_of_request(call, how, now_s)
+        if self.trace is not None:
+            self.trace.add(work)
+        if self.spans is not None:
+            self.spans.add(work, call.context)
+
+    def _write_trace(self) -> None:
+        if self.trace is not None:
+            try:
+                self.trace.write()
+            except OSError as error:
+                _log.error("the trace cannot be written: %s", error)
 
     def _report(self, snapshot: Snapshot) -> None:
         if self.reporter is not None and self.reporter.is_due:

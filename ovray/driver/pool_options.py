@@ -15,6 +15,7 @@ from ovray.core.serving_order import AsListed, BestThatWorks, ServingOrder
 from ovray.devices.grammar import parse
 from ovray.devices.records import Hint, ReplicaSpec
 from ovray.driver.placement import PlacementOptions
+from ovray.driver.trace import check_path
 from ovray.errors import ConfigError
 from ovray.replica.niceness import MODEL_PRIORITY, ModelPriority
 from ovray.replica.properties import compile_properties
@@ -89,6 +90,8 @@ class PoolOptions:
     #: By which other processes find the pool; ``None``: it is this process's alone.
     name: str | None = None
     lifetime: Lifetime = Lifetime.OWNER
+    #: A file for a trace of this driver's requests, written when the pool is closed; ``None`` writes none.
+    trace: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         """Raises ``ConfigError`` for what cannot be."""
@@ -97,6 +100,8 @@ class PoolOptions:
                 f"the pool's name is {self.name!r}; give up to 128 letters, digits, dots, hyphens and underscores,"
                 " the first a letter or a digit; nothing was started"
             )
+        if self.trace is not None:
+            check_path(self.trace)
         if self.name is None and self.lifetime is Lifetime.DETACHED:
             raise ConfigError("a detached pool needs a name, or nobody could find it again; nothing was started")
 

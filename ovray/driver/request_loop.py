@@ -67,6 +67,8 @@ class RequestLoop:
         #: Counts what becomes of requests.
         self.meter: RequestMeter = bundles.meter
         #: Is shown how things stand whenever silent replicas are looked for.
+        #: Is shown each request, or bundle, that has ended, and when; ``None`` where nobody traces.
+        self.on_ended: Callable[[Call, Ended, float], None] | None = None
         self.on_look: Callable[[Snapshot], None] = _look_away
         #: Where requests are joined, how many bundles give every replica something to do.
         self._few = 0
@@ -346,6 +348,8 @@ class RequestLoop:
         )
         if call.requests == 1:
             self.meter.ended(ended)
+        if self.on_ended is not None:
+            self.on_ended(call, ended, now_s)
         call.ended(ended)
 
 

@@ -47,6 +47,8 @@ class ServingOptions(TypedDict, total=False):
     name: str | None
     #: ``"detached"`` keeps the replicas when this process ends; ``None`` does not.
     lifetime: str | None
+    #: A ``.json`` file for a trace of the last requests, which Perfetto opens; written when the model is closed.
+    trace: str | os.PathLike[str] | None
 
 
 #: Properties of AUTO and MULTI that this face answers to; no device would take them.
@@ -114,6 +116,7 @@ def read_options(device_name: str | None, config: Mapping[str, Any], more: Servi
         max_bytes=more.get("max_bytes", plain.max_bytes),
         name=more.get("name"),
         lifetime=Lifetime.parse(more.get("lifetime")),
+        trace=more.get("trace"),
     )
 
 

@@ -3,8 +3,9 @@
 May not enter: Ray, what is done with figures (the driver's reporter.py).
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ovray.core import commands, events
@@ -13,26 +14,39 @@ from ovray.driver.lifecycle import ReplicaSet
 from ovray.driver.meter import ChunkMeter, ReplicaMeter
 from ovray.driver.reading import Reading, read_replicas
 from ovray.driver.reporter import Reporter
+from ovray.driver.spans import spans_if_traced
 from ovray.driver.status_board import Board
+from ovray.driver.trace import Part, Trace, Work
+from ovray.errors import DataError
+from ovray.scoring.chunk import ChunkSeconds
 
 
 class JobFigures:
     """Listens to one job on its driver's thread."""
 
-    def __init__(self, replicas: ReplicaSet, model_name: str) -> None:
+    def __init__(self, replicas: ReplicaSet, model_name: str, trace: str | os.PathLike[str] | None = None) -> None:
         """Stores; ``told`` acts.
 
         Args:
             replicas: those of the job.
             model_name: how figures call the model.
+            trace: a file for one; ``None`` writes none.
+
+        Raises:
+            ConfigError: a trace cannot be written there.
         """
         self._replicas = replicas
         self._meter = ChunkMeter()
+        #: Of what was noted last.
+        self._now_s = 0.0
         self._latest: Progress | None = None
+        self._trace = None if trace is None else Trace(trace, model_name)
+        self._spans = spans_if_traced(model_name)
         self._reporter = Reporter(lambda: Board(model_name, "chunks"))
 
     def note(self, now_s: float, event: events.Event, came_of_it: Sequence[commands.Command]) -> None:
         """Is the driver's observer."""
+        self._now_s = now_s
         self._meter.note(now_s, event, came_of_it)
 
     def counting(self, deliver: Callable[[Commit, Any], None]) -> Callable[[Commit, Any], None]:
@@ -40,7 +54,8 @@ class JobFigures:
 
         def count(commit: Commit, results: Any) -> None:
             seconds = commit.result.seconds
-            self._meter.committed(commit.replica, seconds.total, seconds.infer)
+            took_s = self._meter.committed(commit.replica, seconds.total, seconds.infer)
+            self._trace_chunk(commit, took_s)
             deliver(commit, results)
 
         return count
@@ -62,8 +77,29 @@ class JobFigures:
         self._reporter.start()
         try:
             yield
-        finally:
-            self._reporter.close(None if self._latest is None else self._read(self._latest))
+        except BaseException:
+            # What went wrong is said by the error under way, not by one from here.
+            with suppress(OSError):
+                self._end()
+            raise
+        try:
+            self._end()
+        except OSError as error:
+            raise DataError(f"every row is done, but the trace cannot be written: {error}") from error
+
+    def _end(self) -> None:
+        self._reporter.close(None if self._latest is None else self._read(self._latest))
+        if self._trace is not None:
+            self._trace.write()
+
+    def _trace_chunk(self, commit: Commit, took_s: float) -> None:
+        if self._trace is None and self._spans is None:
+            return
+        work = _work_of(commit, took_s, self._now_s)
+        if self._trace is not None:
+            self._trace.add(work)
+        if self._spans is not None:
+            self._spans.add(work, None)
 
     def _read(self, progress: Progress) -> Reading:
         counted = self._meter.copy()
@@ -77,3 +113,23 @@ class JobFigures:
             rows_total=progress.rows_total,
             rows_done=progress.rows_done,
         )
+
+
+def _work_of(commit: Commit, took_s: float, now_s: float) -> Work:
+    """Describes a chunk that is done, for a trace."""
+    seconds: ChunkSeconds = commit.result.seconds
+    half_s = max(0.0, took_s - seconds.total) / 2
+    alternating = {"read_s": seconds.read, "prepare_s": seconds.prepare, "infer_s": seconds.infer}
+    return Work(
+        name=f"rows {commit.start}-{commit.stop}",
+        replica=commit.replica,
+        ended_s=now_s,
+        parts=(
+            Part(name="transport", seconds=half_s, is_at_replica=False),
+            Part(name="read, prepare, infer", seconds=sum(alternating.values()), facts=alternating),
+            Part(name="finish", seconds=seconds.finish),
+            Part(name="write", seconds=seconds.write),
+            Part(name="transport back", seconds=half_s, is_at_replica=False),
+        ),
+        facts={"rows": commit.stop - commit.start, "errors": commit.result.errors},
+    )

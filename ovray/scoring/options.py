@@ -11,6 +11,7 @@ from typing import TypedDict
 from ovray.core.events import MAX_BACKUPS
 from ovray.devices.records import CoreSharing
 from ovray.driver.placement import PlacementOptions
+from ovray.driver.trace import check_path
 from ovray.errors import ConfigError
 from ovray.scoring.batching import BatchSize
 from ovray.scoring.on_error import ErrorOptions, OnError
@@ -38,6 +39,8 @@ class ScoreOptions:
     max_backups: int = MAX_BACKUPS
     #: Where the page about the run goes; ``None`` writes none.
     report: PathOrUrl | None = None
+    #: And a trace.
+    trace: str | os.PathLike[str] | None = None
     placement: PlacementOptions = field(default_factory=PlacementOptions)
     address: str | None = None
 
@@ -84,6 +87,8 @@ class ScoreOptions:
             raise ConfigError(f"--rows-per-file {file_rows!r}: give a whole number from 1, or leave it out")
         if not self.commit_every_s > 0:
             raise ConfigError(f"--commit-every {self.commit_every_s:g}: give seconds, more than 0")
+        if self.trace is not None:
+            check_path(self.trace)
         if not isinstance(self.max_backups, int) or self.max_backups < 0:
             raise ConfigError(f"max_backups={self.max_backups!r}: give a number of copies, 0 for none")
 
@@ -135,6 +140,7 @@ class ScoreKeywords(TypedDict, total=False):
     commit_every_s: float
     max_backups: int
     report: PathOrUrl | None
+    trace: str | os.PathLike[str] | None
     share_cores: bool
     lease_timeout_s: float
     max_replicas: int | None
@@ -172,6 +178,7 @@ def parse_options(  # noqa: PLR0913 (the public face: every option has its name)
     commit_every_s: float = ScoreOptions().commit_every_s,
     max_backups: int = MAX_BACKUPS,
     report: PathOrUrl | None = None,
+    trace: str | os.PathLike[str] | None = None,
     share_cores: bool = False,
     lease_timeout_s: float = PlacementOptions().lease_timeout_s,
     max_replicas: int | None = None,
@@ -201,6 +208,7 @@ def parse_options(  # noqa: PLR0913 (the public face: every option has its name)
         commit_every_s=commit_every_s,
         max_backups=max_backups,
         report=report,
+        trace=trace,
         placement=PlacementOptions.parse(
             devices=devices,
             hint=hint,

@@ -132,14 +132,23 @@ def _checked(report: str | os.PathLike[str], output: str | os.PathLike[str]) -> 
         raise ConfigError(f"--report {typed!r}: give a file on this machine whose name ends in .html")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise ConfigError(f"--report {typed!r} cannot be written: its folder must exist and take files")
+    refuse_among_results("--report", path, output)
+    return path
+
+
+def refuse_among_results(flag: str, path: Path, output: str | os.PathLike[str]) -> None:
+    """Refuses a file that the next run would take for a stranger's among the results.
+
+    Raises:
+        ConfigError: it is in the folder of results, and its name is none of ovray's own.
+    """
     folder = os.fspath(output)
     is_inside = not is_url(folder) and Path(folder).expanduser().resolve() == path.parent.resolve()
     if is_inside and not path.name.startswith(OUR_PREFIX):
         raise ConfigError(
-            f"--report {typed!r}: the folder of results takes no other files, save names that begin with"
-            f" {OUR_PREFIX}, such as {OUR_PREFIX}-report.html"
+            f"{flag} {os.fspath(path)!r}: the folder of results takes no other files, save names that begin with"
+            f" {OUR_PREFIX}, such as {OUR_PREFIX}-{flag.strip('-')}{path.suffix}"
         )
-    return path
 
 
 def _write(path: Path, page: str) -> None:

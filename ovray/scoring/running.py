@@ -157,7 +157,7 @@ def run_scoring(
 
         upkeep = upkeep_of(options.placement, placed.found, start_of, inbox)
         driver = JobDriver(Scheduler(), transport, inbox, upkeep=upkeep)
-        figures = JobFigures(driver.replicas, scoring.model_name)
+        figures = JobFigures(driver.replicas, scoring.model_name, options.trace)
         observers: list[Observer] = [figures.note]
         if recording is not None:
             recording.plan, recording.replicas = plan, driver.replicas

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from ovray.core.events import JobSubmitted
 from ovray.devices.records import Plan, ReplicaSpec
 from ovray.driver.job import AllAtOnce, Commit, Outcome, Progress
+from ovray.driver.trace import check_path
 from ovray.replica.workload import Workload
 from ovray.scoring.delivery import InOrder, PutAway
 from ovray.scoring.done_rows import count
@@ -24,7 +25,7 @@ from ovray.scoring.given import Given, look_at
 from ovray.scoring.iteration import AsTheyCome, iterate
 from ovray.scoring.job_record import UNKNOWN, describe_job
 from ovray.scoring.options import PathOrUrl, ScoreKeywords, ScoreOptions, parse_options
-from ovray.scoring.recording import Recording, recorded
+from ovray.scoring.recording import Recording, recorded, refuse_among_results
 from ovray.scoring.report import ScoreReport
 from ovray.scoring.result_formats import check_columns
 from ovray.scoring.row_plan import RowPlan
@@ -170,6 +171,8 @@ def score(
         max_backups: how many copies of the last chunks may run beside the originals, on replicas that have nothing
             else to do; 0 turns copies off.
         report: an ``.html`` file for a page about the run: speed over time, what each replica did when, errors.
+        trace: a ``.json`` file for a trace, which Perfetto opens: which replica did which chunk when, and where
+            the time went.
         share_cores: lets replicas run on cores that others hold.
         lease_timeout_s: seconds to wait for cores that others hold.
         max_replicas: at most so many replicas, those on hosts that join later included; ``None`` is all.
@@ -243,6 +246,8 @@ def iter_score(
 
 def run(model: ModelLike, inputs: Any, output: PathOrUrl, options: ScoreOptions, watch: Watch) -> ScoreReport:
     """Does what ``score`` documents for a folder, and tells ``watch`` how it goes."""
+    if options.trace is not None:
+        refuse_among_results("--trace", check_path(options.trace), output)
     with recorded(options.report, output) as recording:
         return _fill_folder(model, inputs, output, options, watch, recording)
 

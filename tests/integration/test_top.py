@@ -78,7 +78,7 @@ def test_piped_it_prints_one_table_and_ends(head: ScrapedHead, driver: Script, t
 
     assert seen.process.returncode == 0, seen.stderr
     assert "\x1b" not in seen.stdout
-    assert seen.stdout.count("SIM.0#0") == 1
+    assert seen.stdout.count("SIM#0") == 1
     assert "watched" in seen.stdout
     assert "shared" in seen.stdout
 
