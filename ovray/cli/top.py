@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -17,13 +18,10 @@ from ovray.cli.printing import print_json, standard_output
 
 if TYPE_CHECKING:
     from ovray.driver.named_pools import PoolListing
-    from ovray.driver.status import ReplicaStatus
+    from ovray.driver.status import ReplicaStatus, Status
     from ovray.driver.status_board import Entry
 
-#: Below so many columns, what can be done without is left out.
-_NARROW = 100
-
-_WORK = {"requests": "serves", "chunks": "scores"}
+T = TypeVar("T")
 
 
 def top(
@@ -78,74 +76,56 @@ def _picture(width: int, entries: Sequence[Entry], pools: Sequence[PoolListing])
     if left_out:
         parts.append(Text(f"and {left_out} more replicas"))
     if pools:
-        parts += [Text(), _pools(pools)]
+        parts += [Text(), _pools(width, pools)]
     return Group(*parts)
 
 
 def _runs(width: int, entries: Sequence[Entry]) -> Table:
-    is_wide = width >= _NARROW
-    table = _table(["model", "does"], ["per s", "p50 ms", "p99 ms", "queue", "held", "done", "errors", "replicas"])
-    if is_wide:
-        table.add_column("hosts", overflow="fold")
-        table.add_column("driver", overflow="fold")
-        table.add_column("run", overflow="fold")
+    table, shown = _table(width, _RUN_COLUMNS)
     for entry in entries:
-        status = entry.status
-        done = f"{status.done:,}"
-        if status.rows_total:
-            done = f"{status.rows_done:,}/{status.rows_total:,} rows"
-        silent = f", silent {entry.age_s:.0f} s" if entry.is_silent else ""
-        cells = [
-            *(status.model, _WORK.get(status.work, status.work) + silent),
-            *(_rate(status.per_s), _ms(status.p50_s), _ms(status.p99_s)),
-            *(f"{status.waiting:,}", f"{status.outstanding:,}", done, f"{status.failed + status.rejected:,}"),
-            f"{status.states.get('ready', 0)}/{sum(status.states.values())}",
-        ]
-        if is_wide:
-            cells += [_few(status.hosts), f"{status.host}:{status.pid}", status.run]
-        table.add_row(*map(Text, cells), style="dim" if entry.is_silent else "")
+        cells = [Text(cell(entry)) for cell in shown]
+        table.add_row(*cells, style="dim" if entry.is_silent else "")
     return table
 
 
 def _replicas(width: int, entries: Sequence[Entry]) -> Table:
-    table = _table(["replica"], ["per s", "p50 ms", "p99 ms", "held", "errors"])
-    table.add_column("state")
-    if width >= _NARROW:
-        table.add_column("model", overflow="fold")
+    table, shown = _table(width, _REPLICA_COLUMNS)
     for entry in entries:
         for replica in entry.status.replicas:
-            cells = _replica(replica)
-            if width >= _NARROW:
-                cells.append(entry.status.model)
             style = "" if replica.state == "ready" else "yellow"
-            table.add_row(*map(Text, cells), style="dim" if entry.is_silent else style)
+            cells = [Text(cell(replica)) for cell in shown]
+            table.add_row(*cells, style="dim" if entry.is_silent else style)
     return table
 
 
-def _replica(replica: ReplicaStatus) -> list[str]:
-    return [
-        replica.id,
-        *(_rate(replica.per_s), _ms(replica.p50_s), _ms(replica.p99_s)),
-        *(f"{replica.outstanding:,}", f"{replica.failed:,}", replica.state),
-    ]
-
-
-def _pools(pools: Sequence[PoolListing]) -> Table:
-    table = _table(["named pool", "model", "state"], ["replicas", "requests"])
+def _pools(width: int, pools: Sequence[PoolListing]) -> Table:
+    table, shown = _table(width, _POOL_COLUMNS)
     for pool in pools:
-        served = "-" if pool.requests_served is None else f"{pool.requests_served:,}"
-        cells = (pool.record.name, pool.record.model_name, pool.state)
-        table.add_row(*map(Text, (*cells, f"{pool.ready}/{len(pool.view.replicas)}", served)))
+        table.add_row(*[Text(cell(pool)) for cell in shown])
     return table
 
 
-def _table(left: Sequence[str], right: Sequence[str]) -> Table:
+def _table(width: int, columns: Sequence[_Column[T]]) -> tuple[Table, list[Callable[[T], str]]]:
+    """Makes a table with the columns that there is room for, and returns what fills them."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in left:
-        table.add_column(heading, overflow="fold")
-    for heading in right:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
+    shown = [column for column in columns if width >= column.from_width]
+    for column in shown:
+        if column.is_number:
+            table.add_column(column.heading, justify="right", no_wrap=True)
+        else:
+            table.add_column(column.heading, overflow="fold")
+    return table, [column.cell for column in shown]
+
+
+def _does(entry: Entry) -> str:
+    work = {"requests": "serves", "chunks": "scores"}.get(entry.status.work, entry.status.work)
+    return f"{work}, silent {entry.age_s:.0f} s" if entry.is_silent else work
+
+
+def _done(status: Status) -> str:
+    if status.rows_total:
+        return f"{status.rows_done:,}/{status.rows_total:,} rows"
+    return f"{status.done:,}"
 
 
 def _rate(per_s: float) -> str:
@@ -179,3 +159,52 @@ def _as_json(entries: Sequence[Entry], pools: Sequence[PoolListing]) -> dict[str
             for pool in pools
         ],
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Column(Generic[T]):
+    """Is a column, and how wide a terminal must be to have it."""
+
+    heading: str
+    cell: Callable[[T], str]
+    from_width: int = 0
+    is_number: bool = True
+
+
+_RUN_COLUMNS: tuple[_Column[Entry], ...] = (
+    _Column("model", lambda entry: entry.status.model, is_number=False),
+    _Column("does", _does, is_number=False),
+    _Column("per s", lambda entry: _rate(entry.status.per_s)),
+    _Column("p50 ms", lambda entry: _ms(entry.status.p50_s), 70),
+    _Column("p99 ms", lambda entry: _ms(entry.status.p99_s)),
+    _Column("queue", lambda entry: f"{entry.status.waiting:,}", 60),
+    _Column("held", lambda entry: f"{entry.status.outstanding:,}", 80),
+    _Column("done", lambda entry: _done(entry.status), 90),
+    _Column("errors", lambda entry: f"{entry.status.failed + entry.status.rejected:,}", 50),
+    _Column(
+        "replicas",
+        lambda entry: f"{entry.status.states.get('ready', 0)}/{sum(entry.status.states.values())}",
+        80,
+    ),
+    _Column("hosts", lambda entry: _few(entry.status.hosts), 110, is_number=False),
+    _Column("driver", lambda entry: f"{entry.status.host}:{entry.status.pid}", 120, is_number=False),
+    _Column("run", lambda entry: entry.status.run, 100, is_number=False),
+)
+
+_REPLICA_COLUMNS: tuple[_Column[ReplicaStatus], ...] = (
+    _Column("replica", lambda replica: replica.id, is_number=False),
+    _Column("per s", lambda replica: _rate(replica.per_s)),
+    _Column("p50 ms", lambda replica: _ms(replica.p50_s), 70),
+    _Column("p99 ms", lambda replica: _ms(replica.p99_s), 50),
+    _Column("held", lambda replica: f"{replica.outstanding:,}", 60),
+    _Column("errors", lambda replica: f"{replica.failed:,}", 60),
+    _Column("state", lambda replica: replica.state, is_number=False),
+)
+
+_POOL_COLUMNS: tuple[_Column[PoolListing], ...] = (
+    _Column("named pool", lambda pool: pool.record.name, is_number=False),
+    _Column("model", lambda pool: pool.record.model_name, 60, is_number=False),
+    _Column("state", lambda pool: pool.state, is_number=False),
+    _Column("replicas", lambda pool: f"{pool.ready}/{len(pool.view.replicas)}"),
+    _Column("requests", lambda pool: "-" if pool.requests_served is None else f"{pool.requests_served:,}", 50),
+)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 DEADLINE_S = 90.0
 
 _PROGRAM = [sys.executable, "-c", "from ovray.cli.main import main; main()"]
+_HOME = re.compile(r"\x1b\[[0-9;]*H")
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[()][A-Z0-9]|\r")
 
 
@@ -46,7 +47,7 @@ class Terminal:
     @property
     def text(self) -> str:
         """Return all that was shown so far, without what moves the cursor and colours."""
-        return _CONTROL.sub("", self.raw.decode(errors="replace"))
+        return _CONTROL.sub("", _HOME.sub("\n", self.raw.decode(errors="replace")))
 
     def read_until(self, wanted: str) -> None:
         """Read what is shown until this is among it; fails when it does not come in time."""
