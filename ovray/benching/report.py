@@ -14,6 +14,7 @@ from ovray.benching.latencies import Split
 from ovray.benching.options import Api
 from ovray.core.ids import ReplicaId
 from ovray.errors import ConfigError
+from ovray.logs import run_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,7 @@ class BenchReport:
         """Returns all of it, in seconds."""
         document = asdict(self)
         document["api"] = self.api.value
+        document["run"] = run_id()
         if self.result is not None:
             document["result"]["ideal_fps"] = self.result.ideal_fps
         return document

@@ -8,12 +8,14 @@ May not enter: what an entry says (status.py).
 
 import itertools
 import json
+import logging
 import os
 import time
 from dataclasses import dataclass
 
 import ray
 from ray._private.state import jobs
+from ray.exceptions import RpcError
 from ray.experimental.internal_kv import (
     _internal_kv_del,
     _internal_kv_get,
@@ -25,7 +27,9 @@ from ovray.driver.metrics_export import MetricsExport
 from ovray.driver.reading import Reading
 from ovray.driver.reporter import RHYTHM_S
 from ovray.driver.status import Status, StatusMaker
-from ovray.logs import run_id
+from ovray.logs import fields, run_id
+
+_log = logging.getLogger(__name__)
 
 #: In a namespace of its own, so that Ray's own keys are no concern.
 _NAMESPACE = b"ovray"
@@ -70,11 +74,18 @@ class Board:
         """Puts up how things stand."""
         self._metrics.hand_over(reading)
         entry = {"job": self._job, "status": self._maker.make(reading).to_json()}
-        _internal_kv_put(self._key, json.dumps(entry).encode(), namespace=_NAMESPACE)
+        try:
+            _internal_kv_put(self._key, json.dumps(entry).encode(), namespace=_NAMESPACE)
+        except RpcError as error:
+            # The head may come back; whether the work goes on without it is for others to say.
+            _log.info("the head did not take how things stand", extra=fields(reason=error))
 
     def close(self) -> None:
         """Takes the entry away."""
-        _internal_kv_del(self._key, namespace=_NAMESPACE)
+        try:
+            _internal_kv_del(self._key, namespace=_NAMESPACE)
+        except RpcError as error:
+            _log.info("the head did not take the entry away", extra=fields(reason=error))
 
 
 def read_board() -> tuple[Entry, ...]:
