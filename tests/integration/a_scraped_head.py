@@ -7,13 +7,15 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
+
+from tests.integration.commands import wait_until
 
 RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -28,6 +30,15 @@ class ScrapedHead:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=30) as page:
             families = list(text_string_to_metric_families(page.read().decode()))
         return [sample for family in families for sample in family.samples if sample.name.startswith("ray_ovray_")]
+
+    @property
+    def answers(self) -> bool:
+        """Say whether its endpoint is there, which comes up last."""
+        try:
+            self.scrape()
+        except OSError:
+            return False
+        return True
 
     def sum(self, name: str, **labels: str) -> float:
         """Add up the samples of a name that have these labels."""
@@ -56,7 +67,7 @@ def a_scraped_head(cpus: int, options: Mapping[str, str] | None = None) -> Itera
         "RAY_worker_niceness": "0",
     }
     words = [f"--port={port}", f"--metrics-export-port={metrics_port}", f"--num-cpus={cpus}"]
-    words += [f"--temp-dir={temp_dir}", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
+    words += [f"--temp-dir={temp_dir}", "--include-dashboard=false"]
     words += [f"--{name}={value}" for name, value in (options or {}).items()]
     head = subprocess.Popen(
         [RAY, "start", "--head", "--block", "--disable-usage-stats", *words],
@@ -66,12 +77,17 @@ def a_scraped_head(cpus: int, options: Mapping[str, str] | None = None) -> Itera
         stderr=subprocess.DEVNULL,
     )
     try:
-        yield ScrapedHead(address=f"127.0.0.1:{port}", metrics_port=metrics_port)
+        started = ScrapedHead(address=f"127.0.0.1:{port}", metrics_port=metrics_port)
+        assert wait_until(lambda: started.answers), "the head did not come up"
+        yield started
     finally:
         family = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
         for process in family:
-            process.terminate()
+            with suppress(psutil.NoSuchProcess):  # the first of them ends the others
+                process.terminate()
         _, left = psutil.wait_procs(family, timeout=30)
         for process in left:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        head.wait()
         shutil.rmtree(temp_dir, ignore_errors=True)

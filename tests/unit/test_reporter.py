@@ -59,22 +59,22 @@ def test_the_next_reading_is_due_after_a_while() -> None:
 
 
 def test_telling_that_takes_long_is_asked_for_less_often() -> None:
-    now, told = [100.0], threading.Event()
+    now, cpu, told = [100.0], [0.0], threading.Event()
 
-    def take_a_tenth() -> None:
-        now[0] += 0.1
+    def take_a_twentieth() -> None:
+        cpu[0] += 0.05
         told.set()
 
-    teller = ListTeller(take_a_tenth)
-    reporter = Reporter(lambda: teller, clock=lambda: now[0])
+    teller = ListTeller(take_a_twentieth)
+    reporter = Reporter(lambda: teller, clock=lambda: now[0], cpu_clock=lambda: cpu[0])
     reporter.start()
     reporter.tell(a_reading(1.0))
     reporter.close(None)
 
     assert told.is_set()
-    now[0] += 10.0
+    now[0] += 9.9
     assert not reporter.is_due
-    now[0] += 11.0
+    now[0] += 0.2
     assert reporter.is_due
 
 
