@@ -55,7 +55,7 @@ class Histogram:
         self.sum += value * times
 
     def add_earlier(self, now: float, earlier: Sequence[float]) -> None:
-        """Counts by how much ``now`` is behind each value, of at least one; quick where they lie close together."""
+        """Counts by how much ``now`` is behind each value, at least one; quick where they lie close together."""
         first = bisect_left(self.bounds, now - max(earlier))
         if first == bisect_left(self.bounds, now - min(earlier)):
             self.counts[first] += len(earlier)

@@ -47,7 +47,7 @@ def test_values_counted_together_are_those_counted_singly(spread: float) -> None
 
     for value in values:
         singly.add(value)
-    together.add_all(values)
+    together.add_earlier(0.0, [-value for value in values])
 
     assert together.counts == singly.counts
     assert together.sum == pytest.approx(singly.sum)
@@ -86,7 +86,7 @@ def test_failures_have_no_times_and_may_have_no_replica() -> None:
 def test_requests_of_a_bundle_each_have_their_own_wait() -> None:
     meter = RequestMeter()
 
-    meter.ended_together(an_end(total_s=0.008), [0.0, 0.001, 0.05])
+    meter.ended_together(an_end(total_s=0.008), 100.0, [100.0, 99.999, 99.95])
 
     counted = meter.copy()[A]
     assert counted.succeeded == 3
