@@ -37,27 +37,31 @@ SHOWN = 5
 #: Requests that are in flight beside those of the queue.
 SUBMITTED_AT_ONCE = 48
 
-#: While requests are to be held back, as few a second as this are sent of the second half, and of its end.
-HELD_BACK_PER_S = 200.0
-LAST_PER_S = 5.0
-LAST = 1_000
-
 
 class Answers:
     """Counts what became of each number.  Safe to use from many threads."""
 
-    def __init__(self, requests: int) -> None:
+    def __init__(self) -> None:
         #: By number: how often it was sent, and answered.
-        self.sent = bytearray(requests)
-        self.times = bytearray(requests)
+        self.sent = bytearray()
+        self.times = bytearray()
         self.sent_count = self.done = self.wrong = 0
         self.errors: dict[int, str] = {}
         self._changing = threading.Lock()
 
     def note_sent(self, number: int) -> None:
+        """Is told of a request before its answer can come."""
         with self._changing:
-            self.sent[number] = 1
+            self.sent.extend(bytes(max(0, number + 1 - len(self.sent))))
+            self.times.extend(bytes(max(0, number + 1 - len(self.times))))
+            self.sent[number] += 1
             self.sent_count += 1
+
+    def take_back(self, number: int) -> None:
+        """Is told of one that was not taken."""
+        with self._changing:
+            self.sent[number] -= 1
+            self.sent_count -= 1
 
     def take(self, number: int, answer: Any, columns: int) -> None:
         is_right = is_answer_to(number % NUMBERS, columns, answer)
@@ -142,14 +146,16 @@ def say(**fields: object) -> None:
     print(json.dumps(fields), flush=True)
 
 
-def send_all(numbers: Iterable[int], pace: "Pace", send: Callable[[int], None]) -> None:
-    """Sends requests until the pool takes no more, or there were enough."""
+def send_all(numbers: Iterable[int], pace: "Pace", answers: Answers, send: Callable[[int], None]) -> None:
+    """Sends requests until there were enough, or the pool takes no more."""
     for number in numbers:
-        if not pace.wait():
+        if pace.is_enough():
             return
+        answers.note_sent(number)
         try:
             send(number)
         except OvrayError:
+            answers.take_back(number)
             return  # what is pending still ends, and says why
 
 
@@ -160,18 +166,18 @@ def through_queue(compiled: ov.CompiledModel, answers: Answers, pace: "Pace") ->
         lambda request, number: answers.take(number, request.results[0], len(numbered(number % NUMBERS)[0]))
     )
 
-    def send(number: int) -> None:
-        queue.start_async(numbered(number % NUMBERS), number)
-        answers.note_sent(number)
-
-    send_all(range(0, len(answers.times), 2), pace, send)
+    send_all(itertools.count(0, 2), pace, answers, lambda number: start(queue, number))
     try:
         queue.wait_all()
     except OvrayError as error:
         # It stands for all that have no answer; there is no callback for those.
-        for number in range(0, len(answers.times), 2):
+        for number in range(0, len(answers.sent), 2):
             if answers.sent[number] > answers.times[number]:
                 answers.refuse(number, error)
+
+
+def start(queue: ov.AsyncInferQueue, number: int) -> None:
+    queue.start_async(numbered(number % NUMBERS), number)
 
 
 def through_submit(compiled: ov.CompiledModel, answers: Answers, pace: "Pace", job: Mapping[str, Any]) -> None:
@@ -192,7 +198,6 @@ def through_submit(compiled: ov.CompiledModel, answers: Answers, pace: "Pace", j
         except BaseException:
             room.release()
             raise
-        answers.note_sent(number)
         future.add_done_callback(lambda done: end(number, len(request[0]), done))
 
     def end(number: int, columns: int, done: "Future[Any]") -> None:
@@ -203,7 +208,7 @@ def through_submit(compiled: ov.CompiledModel, answers: Answers, pace: "Pace", j
             answers.refuse(number, error)
         room.release()
 
-    send_all(range(1, len(answers.times), 2), pace, send)
+    send_all(itertools.count(1, 2), pace, answers, send)
     for _ in range(SUBMITTED_AT_ONCE):
         room.acquire()
 
@@ -218,30 +223,24 @@ def took(order: str) -> bool:
 
 
 class Pace:
-    """Says when the next request may be sent, and when there were enough."""
+    """Says when there were enough requests."""
 
     def __init__(self, job: Mapping[str, Any], answers: Answers) -> None:
-        self._holds_back = job["holds_back"]
+        self._wanted = job["requests"]
+        self._waits = job["until_hurried"]
         self._answers = answers
-        self._looked_s = 0.0
-        self._is_enough = self._is_hurried = False
+        self._look_at_s = 0.0
 
-    def wait(self) -> bool:
-        """Waits for the turn of the next request; ``False``: there is to be none."""
-        if time.monotonic() > self._looked_s + EVERY_S:
-            self._looked_s = time.monotonic()
-            self._is_enough, self._is_hurried = (SHARED / "enough").exists(), (SHARED / "hurry").exists()
-        total = len(self._answers.sent)
-        left = total - self._answers.sent_count
-        if self._holds_back and left < total // 2 and not self._is_hurried:
-            # There are two senders.
-            time.sleep(2 / (HELD_BACK_PER_S if left > LAST else LAST_PER_S))
-        return not self._is_enough
+    def is_enough(self) -> bool:
+        if self._waits and time.monotonic() > self._look_at_s:
+            self._look_at_s = time.monotonic() + EVERY_S
+            self._waits = not (SHARED / "hurry").exists()
+        return not self._waits and self._answers.sent_count >= self._wanted
 
 
 def main() -> int:
     job = json.loads(sys.argv[1])
-    answers = Answers(job["requests"])
+    answers = Answers()
     try:
         compiled = ov.compile_model(a_row_sum(), f"MULTI:{job['devices']}", address=job["address"])
     except OvrayError as error:

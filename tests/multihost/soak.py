@@ -21,9 +21,6 @@ from tests.multihost.loads import JobOnHosts, ScoringLoad
 from tests.multihost.request_load import RequestLoad, RequestsOnHosts
 from tests.multihost.soak_faults import FAULTS, Victims
 
-#: More than the script can send: it sends until there were enough.
-REQUESTS_PER_MINUTE = 200_000
-
 #: Between faults: what one did is mostly over when the next comes, and sometimes not.
 PAUSE_S = (0.5, 4.0)
 
@@ -70,14 +67,14 @@ class Soak:
             devices=REQUEST_DEVICES.format(trouble=self._trouble),
             replicas=2 * len(HOSTS),
             log=str(self._cluster.shared / "requests"),
-            requests=int(REQUESTS_PER_MINUTE * max(1.0, self._seconds / 60)),
+            until_hurried=True,
             fed="w0/CPU.0#0",
         )
         with RequestLoad(self._cluster, asked=asked, host=self._cluster.hosts["w0"]) as script:
             script.wait_for(lambda standing: standing.done > 0)
             victims = Victims(self._cluster, script, self._chance, self._trouble)
             self._make_trouble(victims)
-            (self._cluster.shared / "enough").touch()
+            (self._cluster.shared / "hurry").touch()
             report = script.report()
             self._judge_requests(report, victims.poisoned)
             self._judge_process([line["process"] for line in script.lines_with("process")])
