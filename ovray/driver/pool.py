@@ -31,7 +31,7 @@ from ovray.core.settings import SchedulerSettings
 from ovray.core.snapshot import Snapshot
 from ovray.devices.records import ReplicaSpec
 from ovray.devices.replanning import Present
-from ovray.driver.bundles import Bundles
+from ovray.driver.bundles import BUNDLE_BYTES, Bundles
 from ovray.driver.calls import Call, Ended
 from ovray.driver.interrupts import HeldBack
 from ovray.driver.lifecycle import ReplicaSet, Upkeep
@@ -223,7 +223,7 @@ class RequestPool:
 
         Args:
             tensors: the inputs in the order of the model's ports; their bytes are taken before this returns.
-            ended: is called exactly once, on the driver thread: it must be quick and must not wait.
+            ended: is called exactly once, by whoever drives: it must be quick and must not wait.
             rows: how much work this is.
             priority: higher goes first.
             deadline_s: seconds from now after which it is not started any more; ``None`` is no deadline.
@@ -241,9 +241,8 @@ class RequestPool:
                 f" running, and none ended within the deadline of {deadline_s:g} s; the request was not taken"
             )
         taken = tuple(map(self.storage.keep, tensors))
-        request = RequestId(next(self._request_ids))
         asked = events.RequestSubmitted(
-            request=request,
+            request=RequestId(next(self._request_ids)),
             rows=rows,
             priority=priority,
             deadline_s=math.inf if deadline_s is None else submitted_s + deadline_s,
@@ -261,11 +260,11 @@ class RequestPool:
         if self.spans is not None:
             # Each caller gets a span of its own, so that each request has to stay one.
             call.context, call.may_be_joined = self.spans.here(), False
-        self._inbox.put(call)
+        self._hand_over(call, size_bytes)
         if self._over is not None:
             # The driver thread may have looked for the last time before the request was there.
             self._end_what_is_left()
-        return request
+        return asked.request
 
     @property
     def joined_in_flight(self) -> int:
@@ -564,17 +563,35 @@ class RequestPool:
     def _has_small_to_do(self) -> bool:
         return bool(self._small) and not self._loop.has_enough(len(self._small))
 
+    def _hand_over(self, call: Call, size_bytes: int) -> None:
+        """Has a request taken in: on this thread if nobody drives now, so that none is woken; else by who does."""
+        # Those that could be joined are better found together, and what others left before comes before.
+        if size_bytes <= BUNDLE_BYTES or self._inbox.has_notes or not self._turn.acquire(blocking=False):
+            self._inbox.put(call)
+            return
+        self._drive(lambda: self._loop.submit((call,)))
+        # A driver thread that left the sockets to a guest may be waiting for notes only.
+        self._inbox.wake() if self._has_had_guest else self._wake_if_due()
+
     def _lend_a_hand(self) -> None:
         """Does the driver thread's work on small requests on this thread, unless somebody is driving now."""
         while self._small and self._loop.is_idle and self._turn.acquire(blocking=False):
-            with HeldBack():
-                try:
-                    self._turn_of = threading.get_ident()
-                    self._try(self._submit_small)
-                finally:
-                    self._turn.release()
+            self._drive(self._submit_small)
             if self._lender_error is not None:
                 return
+        self._wake_if_due()
+
+    def _drive(self, do: Callable[[], None]) -> None:
+        """Uses the turn, which this thread has, and gives it back."""
+        with HeldBack():
+            try:
+                self._turn_of = threading.get_ident()
+                self._try(do)
+            finally:
+                self._turn.release()
+
+    def _wake_if_due(self) -> None:
+        """Wakes the driver thread where a turn that was used on another left it something to do earlier."""
         if self._has_small_to_do or self._loop.due_s < self._sleeps_until_s:
             self._inbox.wake()
 

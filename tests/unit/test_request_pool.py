@@ -15,12 +15,14 @@ from ovray.core.ids import ReplicaId
 from ovray.core.scheduler import Scheduler
 from ovray.devices.records import ReplicaSpec
 from ovray.driver.arena import ProcessStorage
+from ovray.driver.bundles import BUNDLE_BYTES
 from ovray.driver.calls import Ended
 from ovray.driver.messages import ReplicaStart
 from ovray.driver.pool import Carriage, RequestPool
 from ovray.driver.room import Room
 from ovray.driver.transport import Inbox
 from ovray.errors import CompileError, ConfigError, DataError, ReplicaError
+from ovray.replica.envelope import Envelope
 from tests.unit.answering_transport import AnsweringTransport
 
 WAIT_S = 60.0
@@ -42,11 +44,13 @@ def some_starts(count: int) -> list[ReplicaStart]:
     return [ReplicaStart(spec=spec, properties={}) for spec in specs]
 
 
-def _pool(seed: int = 0, max_requests: int = 1000) -> tuple[RequestPool, AnsweringTransport]:
+def _pool(
+    seed: int = 0, max_requests: int = 1000, max_bytes: int = 1 << 20
+) -> tuple[RequestPool, AnsweringTransport]:
     inbox: Inbox = Inbox()
     transport = AnsweringTransport(inbox, seed)
     carriage = Carriage(client="tests", inbox=inbox, transport=transport, storage=ProcessStorage())
-    room = Room(max_requests=max_requests, max_bytes=1 << 20)
+    room = Room(max_requests=max_requests, max_bytes=max_bytes)
     return RequestPool(Scheduler(), carriage, room, lambda: None), transport
 
 
@@ -83,16 +87,22 @@ def _until(condition: object) -> None:
         time.sleep(0.002)
 
 
-def test_every_request_of_many_threads_ends_once_with_its_own_result_while_replicas_die() -> None:
+#: Elements of an int64 tensor that is too large to be joined with others.
+LARGE = BUNDLE_BYTES // 8 + 1
+
+
+@pytest.mark.parametrize("length", [1, LARGE])
+def test_every_request_of_many_threads_ends_once_with_its_own_result_while_replicas_die(length: int) -> None:
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
     results: list[tuple[int, Ended]] = []
-    with _serving(5, seed=seed, max_requests=64) as (pool, transport):
+    count = 400 if length == 1 else 100
+    with _serving(5, seed=seed, max_requests=64, max_bytes=64 * 8 * LARGE) as (pool, transport):
 
         def submit(thread: int) -> None:
-            for number in range(400):
+            for number in range(count):
                 value = thread * 1000 + number
-                tensor = np.array([value], dtype=np.int64)
+                tensor = np.full(length, value, dtype=np.int64)
                 pool.submit([tensor], ended=lambda ended, value=value: results.append((value, ended)))
                 tensor[:] = -1
 
@@ -108,9 +118,33 @@ def test_every_request_of_many_threads_ends_once_with_its_own_result_while_repli
         assert pool.drain(WAIT_S)
 
     assert Counter(value for value, _ in results) == Counter(
-        thread * 1000 + number for thread in range(8) for number in range(400)
+        thread * 1000 + number for thread in range(8) for number in range(count)
     )
-    assert all(ended.outputs is not None and ended.outputs[0].tolist() == [2 * value] for value, ended in results)
+    assert all(
+        ended.outputs is not None and (ended.outputs[0] == np.full(length, 2 * value)).all()
+        for value, ended in results
+    )
+
+
+def test_a_large_request_is_sent_by_who_asks_where_nobody_drives() -> None:
+    senders: list[str] = []
+    ends = _Ends()
+    with _serving(1) as (pool, transport):
+        send = transport.send_requests
+
+        def note(replica: ReplicaId, envelope: Envelope) -> None:
+            senders.append(threading.current_thread().name)
+            send(replica, envelope)
+
+        transport.send_requests = note  # type: ignore[method-assign]
+        # The driver thread looks after replicas every now and then, and may have the turn just then.
+        for _ in range(100):
+            pool.submit([np.ones(LARGE)], ended=ends)
+            assert ends.next().outputs is not None
+            if senders[-1] == threading.current_thread().name:
+                break
+
+    assert senders[-1] == threading.current_thread().name
 
 
 def test_an_input_that_is_to_blame_gets_its_error_and_the_replica_stays() -> None:
