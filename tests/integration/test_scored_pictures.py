@@ -1,10 +1,6 @@
 """Compares scores of picture files with those of plain OpenVINO, which prepares the same pixels in its graph."""
 
 import json
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,8 +22,6 @@ from tests.pictures import a_picture, pictures_of_many_sizes, prepared_by_openvi
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "examples" / "images" / "README.md"
 
 STEPS: dict[str, Any] = {"mean": (123.675, 116.28, 103.53), "scale": (58.395, 57.12, 57.375), "color": "RGB2BGR"}
 NAMES = [f"{at:02}.png" for at in range(11)]
@@ -200,27 +194,3 @@ def test_results_in_other_formats_are_those_of_parquet(result_format: str, tmp_p
         assert found[name].equals(expected[name])
     read = np.array([json.loads(cell) for cell in found["probabilities"].to_pylist()])
     assert np.array_equal(read.astype(np.float32), as_array(expected["probabilities"], 10))
-
-
-def test_the_example_runs_as_it_is_written(tmp_path: Path) -> None:
-    for name in ("ovray", "examples"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    block = re.search(r"```console\n(.*?)```", EXAMPLE.read_text(), flags=re.DOTALL)
-    assert block is not None
-    commands = [line.removeprefix("$ ") for line in block[1].splitlines() if "activate" not in line]
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "RAY_ADDRESS": "local"}
-
-    def run(command: str) -> str:
-        done = subprocess.run(
-            ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    printed = [run(command) for command in commands]
-
-    assert printed[0] == "wrote 540 pictures to digit-pictures\n"
-    assert "540 rows" in printed[1]
-    accuracy = float(printed[2].removeprefix("accuracy "))
-    assert accuracy == pytest.approx(529 / 540, abs=1 / 540)
