@@ -3,12 +3,13 @@
 May not enter: what commands do.  Modules that are slow to import are imported inside the commands.
 """
 
+import os
 import signal
 import sys
 import traceback
 from contextlib import ExitStack
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -75,7 +76,16 @@ def main() -> None:
         # typer, too, turns an interrupt into this code, and says nothing about it.
         if code == _INTERRUPTED:
             messages.say("ovray: interrupted; what was complete is kept, the rest was taken away")
-    sys.exit(code or 0)
+    _end(code or 0)
+
+
+def _end(code: int) -> NoReturn:
+    session = sys.modules.get("ovray.driver.session")
+    if session is not None and session.is_stuck():
+        # All is said and done; the interpreter would wait for threads of Ray's that wait for a dead head.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _explain(error: Exception) -> int:

@@ -3,6 +3,7 @@
 May not enter: replicas, work.  Ends only the Ray that it started itself.
 """
 
+import atexit
 import logging
 import os
 import signal
@@ -28,6 +29,13 @@ from ovray.logs import set_up
 
 #: How long a head node may take to say that it is there.  A healthy one needs milliseconds.
 ANSWER_TIMEOUT_S = 5.0
+
+#: What leaving a cluster may take.  A head behind a dead link keeps those who leave waiting for minutes (measured
+#: with Ray 2.60: 160 s), in calls that nothing ends.
+LEAVE_TIMEOUT_S = 10.0
+
+#: The thread that leaves a cluster; ``None`` before there was one.
+_leaving: threading.Thread | None = None
 
 #: How long the question may take whether a cluster wants a token: a second for an import, and one try.
 ASK_TIMEOUT_S = 20.0
@@ -85,14 +93,17 @@ def ray_session(address: str | None = None) -> Iterator[RaySession]:
         <Origin.LOCAL: 'local'>
     """
     set_up()
-    if ray.is_initialized():
+    if ray.is_initialized() and not is_stuck():
         yield RaySession(origin=Origin.CALLER, address=ray.get_runtime_context().gcs_address)
         return
     session = _open(address)
     try:
         yield session
     finally:
-        ray.shutdown()
+        if session.origin is Origin.LOCAL:
+            ray.shutdown()
+        else:
+            _leave()
 
 
 class HeldSession:
@@ -148,7 +159,28 @@ def starts_its_own(address: str | None = None) -> bool:
     return wanted == "local" or (wanted is None and _find_head(None) is None)
 
 
+def _leave() -> None:
+    """Disconnects from a cluster, or gives that up after a while: its head may be out of reach."""
+    global _leaving
+    _leaving = threading.Thread(target=ray.shutdown, name="ovray-leave", daemon=True)
+    _leaving.start()
+    _leaving.join(LEAVE_TIMEOUT_S)
+    if _leaving.is_alive():
+        # Ray would wait for the same once more when the interpreter ends.
+        atexit.unregister(ray.shutdown)
+
+
+def is_stuck() -> bool:
+    """Says whether this process is still about to leave a cluster whose head is out of reach."""
+    return _leaving is not None and _leaving.is_alive()
+
+
 def _open(address: str | None) -> RaySession:
+    if is_stuck():
+        raise ConfigError(
+            "this process is still leaving a Ray cluster whose head does not answer; nothing was started; try"
+            " again in a minute, or in a new process"
+        )
     wanted = address or os.environ.get("RAY_ADDRESS") or None
     if wanted == "local":
         return _start_local()
