@@ -15,6 +15,9 @@ _SIGINT = int(signal.SIGINT)
 
 _main_thread = threading.main_thread()
 
+#: How long replicas may take at Ctrl-C to complete what they hold; a second Ctrl-C ends that.
+DRAIN_TIMEOUT_S = 10.0
+
 
 class Interrupts:
     """Notes the first SIGINT while the block runs; a second one raises ``KeyboardInterrupt`` as usual.

@@ -17,7 +17,7 @@ from ovray.core.scheduler import Scheduler
 from ovray.core.snapshot import Snapshot
 from ovray.devices.records import ReplicaSpec
 from ovray.driver import messages
-from ovray.driver.interrupts import Interrupts
+from ovray.driver.interrupts import DRAIN_TIMEOUT_S, Interrupts
 from ovray.driver.lifecycle import ReplicaSet, Upkeep
 from ovray.driver.messages import ReplicaStart
 from ovray.driver.transport import Inbox, Transport
@@ -31,9 +31,6 @@ WORK = 0
 
 #: How often the watcher is called and replicas are looked after, messages or not.
 TICK_S = 0.25
-
-#: How long replicas may take at Ctrl-C to complete what they hold; a second Ctrl-C ends that.
-DRAIN_TIMEOUT_S = 10.0
 
 #: Is shown each event, when it was told to the scheduler, and the commands that came of it.
 Observer = Callable[[float, events.Event, Sequence[commands.Command]], None]

@@ -61,6 +61,9 @@ ANSWER_TIMEOUT_S = 30.0
 #: How often those who wait look whether the pool still lives.
 _LOOK_S = 0.1
 
+#: How often one who waits for the last answers looks whether they are there.
+_POLL_S = 0.02
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSnapshot:
@@ -395,6 +398,21 @@ class RequestPool:
     def drain(self, timeout_s: float) -> bool:
         """Waits until every request that was taken has ended; says whether they did in time."""
         return self._room.wait_empty(timeout_s)
+
+    def finish_held(self, timeout_s: float) -> int:
+        """Has replicas finish the requests that they hold, and gives them no more; only ``close`` may follow.
+
+        Returns:
+            How many requests have not ended, after that or after ``timeout_s`` seconds.
+
+        Raises:
+            ReplicaError: the pool is closed or broken.
+        """
+        self._on_driver_thread(self._loop.hold_back)
+        end_s = time.monotonic() + timeout_s
+        while self._on_driver_thread(lambda: self._loop.held) and time.monotonic() < end_s:
+            time.sleep(_POLL_S)
+        return self._room.occupants
 
     def close(self) -> None:
         """Ends the replicas; requests that have not ended end with an error.  A second call does nothing."""

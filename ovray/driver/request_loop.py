@@ -231,6 +231,20 @@ class RequestLoop:
             self.feed(event)
         self.order_replicas()
 
+    def hold_back(self) -> None:
+        """Gives no replica anything more; what they hold is finished."""
+        self.ordering = None
+        self.feed(events.PrioritiesChanged(devices=()))
+
+    @property
+    def held(self) -> int:
+        """Counts the requests with replicas that can be expected to answer."""
+        return sum(
+            replica.requests_outstanding
+            for replica in self._scheduler.snapshot().replicas
+            if not replica.is_stalled
+        )
+
     def set_priorities(self, devices: Sequence[str]) -> None:
         """Prefers devices in this order from now on, whatever becomes of them."""
         self.ordering = None

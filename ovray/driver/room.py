@@ -68,6 +68,11 @@ class Room:
             if self._waiting:
                 self._changed.notify_all()
 
+    @property
+    def occupants(self) -> int:
+        """Counts the requests that are in."""
+        return self._requests
+
     def wait_empty(self, timeout_s: float) -> bool:
         """Waits until nothing is in; says whether that was so in time."""
         with self._changed:

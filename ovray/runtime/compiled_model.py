@@ -30,7 +30,8 @@ class CompiledModel:
 
     Safe to use from many threads.  What OpenVINO has is as in OpenVINO; beyond that ``submit``, ``infer_async``
     and ``map``, ``replicas`` and ``stats``, and a ``with`` block that ends the replicas.  Without one they end
-    with ``close``, with the last reference, or with the interpreter.
+    with ``close``, with the last reference, or with the interpreter.  Ctrl-C in a ``with`` block has replicas
+    finish what they hold, for 10 s at the most; a second one does not.
 
     Example:
         >>> with ov.compile_model(model, "CPU", share_cores=True) as compiled:
@@ -245,7 +246,11 @@ class CompiledModel:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            if kind is not None and issubclass(kind, KeyboardInterrupt):
+                self.serving.finish_held()
+        finally:
+            self.close()
 
     # --- ports and properties -------------------------------------------------------------------------------
 

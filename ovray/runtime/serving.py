@@ -4,6 +4,7 @@ May not enter: forms of input, results, OpenVINO's names.
 """
 
 import difflib
+import logging
 import threading
 import time
 import weakref
@@ -18,6 +19,7 @@ from ovray.core.ledger import ReplicaState
 from ovray.core.snapshot import ReplicaSnapshot
 from ovray.devices.records import ReplicaSpec
 from ovray.driver.calls import Ended
+from ovray.driver.interrupts import DRAIN_TIMEOUT_S
 from ovray.driver.lifecycle import request_window
 from ovray.driver.opening import OpenPool, PoolOptions
 from ovray.driver.pool import PoolSnapshot, RequestPool
@@ -25,6 +27,8 @@ from ovray.errors import ConfigError, OvrayError, ReplicaError
 from ovray.runtime.callbacks import CallbackThreads
 from ovray.runtime.plain_inputs import PlainInputs
 from ovray.runtime.ports import Ports
+
+_log = logging.getLogger(__name__)
 
 #: For how long what replicas said of themselves is good enough to count and to find them by.
 _SEEN_FOR_S = 0.5
@@ -214,6 +218,16 @@ class Serving:
         self._priorities = None
         with self._looking:
             self._seen_until_s = 0.0
+
+    def finish_held(self) -> None:
+        """Lets replicas finish what they hold, at an interruption, and says what was not run."""
+        try:
+            unfinished = self.pool.finish_held(DRAIN_TIMEOUT_S)
+        except ReplicaError:
+            return  # closed already, or broken: whoever waits was told
+        _log.warning(
+            "interrupted: replicas have finished what they held; %d requests end with an error", unfinished
+        )
 
     def _pin(self, device: str) -> str:
         """Finds what the scheduler calls the replica or device that a caller names."""
