@@ -40,6 +40,14 @@ ReplicaTimeoutOption = Annotated[
     float,
     typer.Option(metavar="SECONDS", help="A replica, or the head, that is silent for so long is given up."),
 ]
+AutoscaleOption = Annotated[
+    bool,
+    typer.Option(
+        "--autoscale",
+        help="Tell Ray's autoscaler what is missing of --max-replicas, or of what --devices means; hosts that it"
+        " brings get replicas.",
+    ),
+]
 LeaseTimeoutOption = Annotated[
     float, typer.Option(metavar="SECONDS", help="How long to wait for cores that others hold.")
 ]

@@ -63,8 +63,8 @@ def scale(
         print_json({"name": name, "stay": change.stay, "start": change.start, "leave": change.leave})
         return
     standard_output().print(
-        f"{name} has {devices} now: {len(change.stay)} replicas stay, {len(change.start)} start,"
-        f" {len(change.leave)} leave; `ovray pools` shows how far they are",
+        f"{name} has {devices} now; replicas: {len(change.stay)} staying, {len(change.start)} starting,"
+        f" {len(change.leave)} leaving; `ovray pools` shows how far they are",
         highlight=False,
     )
 

@@ -70,6 +70,8 @@ class LiveDisplay:
                 self._resumed_rows = news.rows
             case Plan():
                 self._bars.update(self._task, description=_starting(news))
+                if news.shortage is not None:
+                    self._live.console.print(news.shortage, markup=False, highlight=False)
             case Progress():
                 self._pace.look(news.running_s, news.rows_done)
                 self._bars.update(
@@ -100,6 +102,8 @@ class LineDisplay:
                 self._print(f"an earlier run had done {news.rows:,} of {news.rows_total:,} rows")
             case Plan():
                 self._print(_starting(news))
+                if news.shortage is not None:
+                    self._print(news.shortage)
             case Progress():
                 self._pace.look(news.running_s, news.rows_done)
                 self._tell_changes(news)

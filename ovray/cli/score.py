@@ -6,6 +6,7 @@ import typer
 
 from ovray.cli.placement_options import (
     AddressOption,
+    AutoscaleOption,
     DevicesOption,
     HintOption,
     LeaseTimeoutOption,
@@ -115,6 +116,7 @@ def score(
     lease_timeout: LeaseTimeoutOption = 30.0,
     max_replicas: MaxReplicasOption = None,
     replica_timeout: ReplicaTimeoutOption = 30.0,
+    autoscale: AutoscaleOption = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object, on the last line, instead of a table.")
     ] = False,
@@ -170,6 +172,7 @@ def score(
             lease_timeout_s=lease_timeout,
             max_replicas=max_replicas,
             replica_timeout_s=replica_timeout,
+            autoscale=autoscale,
         ),
         address=address,
     )

@@ -204,6 +204,9 @@ class Plan:
 
     replicas: tuple[ReplicaSpec, ...]
     warnings: tuple[str, ...] = ()
+    #: What is missing for now of what was asked for, why, and what to do; ``None`` where nothing is.  Also one of
+    #: the warnings.
+    shortage: str | None = None
     #: Filled by ``with_measurements`` once a model was compiled.
     measurements: Mapping[ReplicaId, Measurement] = field(default_factory=dict)
 

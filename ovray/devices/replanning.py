@@ -51,6 +51,22 @@ def _given_back(host: Host, present: Sequence[ReplicaSpec], cores: set[int]) -> 
     return replace(host, leased_cpus=host.leased_cpus - cpus - cores, available_resources=books)
 
 
+def held_by(hosts: Sequence[Host], present: Iterable[ReplicaSpec]) -> tuple[Host, ...]:
+    """Returns the hosts with the cores of these replicas leased, also where they are not just now."""
+    cores: dict[str, set[int]] = defaultdict(set)
+    for spec in present:
+        cores[spec.node_id].update(spec.cores if spec.ray_num_cpus else ())
+    return tuple(
+        replace(
+            host,
+            leased_cpus=host.leased_cpus.union(
+                *(core.cpus for core in host.topology.cores if core.id in cores[host.node_id])
+            ),
+        )
+        for host in hosts
+    )
+
+
 def keep_standing(present: Present, planned: Sequence[ReplicaSpec]) -> tuple[ReplicaSpec, ...]:
     """Gives planned replicas the ids of those that run just so already, and to all others ids of their own.
 

@@ -13,7 +13,11 @@ from ovray.devices.selection import Site, sites_of
 from ovray.errors import ConfigError
 
 
-class CpusTakenError(ConfigError):
+class TooFewCpusError(ConfigError):
+    """Ray has not the CPUs that a plan claims."""
+
+
+class CpusTakenError(TooFewCpusError):
     """Ray has the CPUs that a plan claims, but others hold them for now."""
 
 
@@ -22,19 +26,23 @@ def check_resources(plan: Plan, hosts: Sequence[Host]) -> None:
 
     Raises:
         CpusTakenError: a node has too few free for now; the message says who has some.
-        ConfigError: a node has too few, and always will.
+        TooFewCpusError: a node has too few, and always will.
     """
     claimed = Counter[str]()
     for replica in plan.replicas:
         claimed[replica.host] += replica.ray_num_cpus
     sites = sites_of(hosts)
-    short = [site for site in sites if claimed[site.name] > _free(site)]
+    short = [site for site in sites if claimed[site.name] > free_cpus(site.host)]
     if short:
         reasons = "; ".join(_reason(site, claimed[site.name]) for site in short)
-        others = [f"{site.name} ({_free(site) - claimed[site.name]:g})" for site in sites if _spare(site, claimed)]
+        others = [
+            f"{site.name} ({free_cpus(site.host) - claimed[site.name]:g})"
+            for site in sites
+            if _spare(site, claimed)
+        ]
         elsewhere = f"; free CPUs are left on {', '.join(others)}" if others else "; no other node has CPUs left"
         will_do = all(claimed[site.name] <= site.host.resources.get("CPU", 0.0) for site in short)
-        raise (CpusTakenError if will_do else ConfigError)(
+        raise (CpusTakenError if will_do else TooFewCpusError)(
             f"Ray has not enough CPUs for this plan: {reasons}{elsewhere}; nothing was started; claim fewer "
             f"(--devices 'CPU@CPUS' or '-CPU'), or share cores (--share-cores), which claims none"
         )
@@ -42,7 +50,7 @@ def check_resources(plan: Plan, hosts: Sequence[Host]) -> None:
 
 def _reason(site: Site, claimed: int) -> str:
     total = site.host.resources.get("CPU", 0.0)
-    free = _free(site)
+    free = free_cpus(site.host)
     if claimed > total:
         return (
             f"{site.name} was started with {total:g} of the {claimed} that are claimed; restart that node with "
@@ -55,10 +63,10 @@ def _reason(site: Site, claimed: int) -> str:
 
 
 def _spare(site: Site, claimed: Counter[str]) -> bool:
-    return _free(site) > claimed[site.name]
+    return free_cpus(site.host) > claimed[site.name]
 
 
-def _free(site: Site) -> float:
+def free_cpus(host: Host) -> float:
     """Returns Ray's free CPUs; the total where the probe did not learn what is free."""
-    books = site.host.available_resources or site.host.resources
+    books = host.available_resources or host.resources
     return books.get("CPU", 0.0)

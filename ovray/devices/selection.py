@@ -85,6 +85,7 @@ def sites_of(hosts: Sequence[Host]) -> tuple[Site, ...]:
     """Names the hosts apart: Ray nodes of the same host name go by address, or by a part of their node id."""
     names = Counter(host.name for host in hosts)
     addresses = Counter(host.address for host in hosts)
+    parts = Counter(host.node_id[:8] for host in hosts)
     sites = []
     for number, host in enumerate(hosts):
         if names[host.name] == 1:
@@ -92,7 +93,8 @@ def sites_of(hosts: Sequence[Host]) -> tuple[Site, ...]:
         elif host.address and addresses[host.address] == 1:
             name = host.address
         else:
-            name = f"{host.name}.{host.node_id[:8] or number}"
+            part = host.node_id[:8] if parts[host.node_id[:8]] == 1 else host.node_id
+            name = f"{host.name}.{part or number}"
         sites.append(Site(name=name, host=host, machine=host.machine_id or f"host {number}"))
     return tuple(sites)
 

@@ -219,6 +219,7 @@ class JobDriver:
             watch(self._progress(self._scheduler.snapshot()))
             self._settle()
         finally:
+            self.replicas.close()
             self._transport.close()
         if self._failed is not None:
             raise DataError(_told(self._failed, rows))

@@ -19,9 +19,11 @@ from typing import Protocol
 from ovray.core import events
 from ovray.core.ids import ReplicaId
 from ovray.core.snapshot import Snapshot
+from ovray.devices.leases import CoresTakenError
 from ovray.devices.records import ReplicaSpec
 from ovray.devices.replanning import Present
 from ovray.driver import messages
+from ovray.driver.autoscaling import Demand
 from ovray.driver.messages import ReplicaStart
 from ovray.driver.restarts import Restarts
 from ovray.driver.transport import Transport
@@ -63,14 +65,20 @@ LifeMessage = (
     | messages.Gone
     | messages.ClusterSeen
     | messages.HostsJoined
+    | messages.RoomFound
 )
 
 
 class Newcomers(Protocol):
-    """Looks at hosts that join; what it finds comes as ``HostsJoined``."""
+    """Looks for room while replicas run; what it finds comes as ``HostsJoined`` and ``RoomFound``."""
 
-    def consider(self, seen: messages.ClusterSeen) -> None:
-        """Returns at once."""
+    def consider(self, seen: messages.ClusterSeen, placed: Sequence[ReplicaSpec]) -> None:
+        """Returns at once.
+
+        Args:
+            seen: the nodes that there are.
+            placed: the replicas that have their place, or will have it again.
+        """
         ...
 
 
@@ -84,6 +92,8 @@ class Upkeep:
     head_timeout_s: float = HEAD_TIMEOUT_S
     #: ``None`` leaves hosts alone that join later.
     newcomers: Newcomers | None = None
+    #: ``None`` asks for no hosts.
+    demand: Demand | None = None
 
 
 class Phase(Enum):
@@ -138,6 +148,8 @@ class ReplicaSet:
         #: Of those that are down, why.
         self._failures: dict[ReplicaId, Exception] = {}
         self._restarts = Restarts()
+        #: Those that were started on cores that had been missing.
+        self._on_found_cores: set[ReplicaId] = set()
         #: What Ray said last; ``None`` where nobody watches it.
         self._seen: messages.ClusterSeen | None = None
         self._seen_s = 0.0
@@ -222,6 +234,7 @@ class ReplicaSet:
             upkeep: how replicas are looked after from now on; ``None`` is as before.
         """
         self._upkeep = upkeep or self._upkeep
+        self._on_found_cores.clear()
         ids, given_up = {start.spec.id for start in wanted}, set(self.given_up)
         told = [event for id in list(self._followed) if id not in ids for event in self._dismiss(id)]
         before, self._followed = self._followed, {}
@@ -246,8 +259,9 @@ class ReplicaSet:
         match message:
             case messages.ClusterSeen():
                 return self._take_look(message)
-            case messages.HostsJoined():
-                self._take_newcomers(message)
+            case messages.HostsJoined() | messages.RoomFound():
+                if message.seen_by is self._upkeep.newcomers:
+                    self._take_room(message)
                 return []
         replica = self._followed.get(message.replica)
         if replica is None or replica.life != message.life or replica.phase is Phase.DOWN:
@@ -306,6 +320,11 @@ class ReplicaSet:
         self._failures[replica_id] = ReplicaError(reason)
         _log.info("replica leaves", extra=fields(replica=replica_id, life=replica.life, reason=reason))
         self._transport.stop(replica_id)
+
+    def close(self) -> None:
+        """Asks for no hosts any more; whoever has this set ends its replicas."""
+        if self._upkeep.demand is not None:
+            self._upkeep.demand.withdraw()
 
     def error_if_none_is_left(self, snapshot: Snapshot) -> OvrayError | None:
         """Says why nobody works, nor is going to; ``None`` where somebody does."""
@@ -384,16 +403,30 @@ class ReplicaSet:
             rate_rows_per_s=engine.rate_rows_per_s,
         )
 
-    def _take_newcomers(self, joined: messages.HostsJoined) -> None:
-        """Starts what hosts that joined can run, as far as something is missing."""
-        if joined.seen_by is not self._upkeep.newcomers:
-            return
+    def _take_room(self, found: messages.HostsJoined | messages.RoomFound) -> None:
+        """Starts what can run on hosts that joined or cores that became free, as far as something is missing."""
         phases = (Phase.WAITING, Phase.STARTING, Phase.READY)
-        for start in joined.starts:
-            present = sum(replica.phase in phases for replica in self._followed.values())
+        for start in found.starts:
+            present = [id for id, replica in self._followed.items() if replica.phase in phases]
+            if isinstance(found, messages.RoomFound):
+                is_missing = len(present) < found.replicas_max
+            else:
+                # Those that took up cores one by one stand for none of the replicas that were planned.
+                is_missing = sum(id not in self._on_found_cores for id in present) < found.replicas_wanted
             known = self._followed.get(start.spec.id)
-            if present < joined.replicas_wanted and (known is None or known.phase is Phase.DOWN):
+            if is_missing and (known is None or known.phase is Phase.DOWN):
+                if isinstance(found, messages.RoomFound):
+                    self._on_found_cores.add(start.spec.id)
                 self.start([start])
+
+    @property
+    def _placed(self) -> tuple[ReplicaSpec, ...]:
+        """Where replicas are or will be again; all but those for which there were no cores."""
+        return tuple(
+            replica.start.spec
+            for id, replica in self._followed.items()
+            if not isinstance(self._failures.get(id), CoresTakenError) or replica.phase is not Phase.DOWN
+        )
 
     def _will_start_one(self) -> bool:
         return any(self._may_start_on(self._followed[id].start.spec.node_id) for id in self._restarts.planned)
@@ -480,7 +513,9 @@ class ReplicaSet:
         """Loses replicas whose host is gone, and lets those go whose host is about to be."""
         self._seen, self._seen_s = seen, self._clock()
         if self._upkeep.newcomers is not None:
-            self._upkeep.newcomers.consider(seen)
+            self._upkeep.newcomers.consider(seen, self._placed)
+        if self._upkeep.demand is not None:
+            self._upkeep.demand.look(seen.alive - seen.draining, self._placed)
         followed: list[events.Event] = []
         for replica in list(self._followed.values()):
             spec = replica.start.spec

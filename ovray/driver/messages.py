@@ -120,6 +120,17 @@ class HostsJoined:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoomFound:
+    """Cores became free that were missing."""
+
+    starts: tuple[ReplicaStart, ...]
+    #: No more replicas than this are wanted in all.
+    replicas_max: int
+    #: As in ``HostsJoined``.
+    seen_by: object = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolRearranged:
     """The pool whose replicas this driver shares was given other devices."""
 
@@ -147,4 +158,5 @@ Message = (
     | Gone
     | ClusterSeen
     | HostsJoined
+    | RoomFound
 )

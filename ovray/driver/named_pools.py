@@ -136,6 +136,8 @@ def open_named(name: str, workload: RequestWorkload, model_name: str, options: P
     except BaseException:
         held_session.let_go()
         raise
+    for warning in placed.plan.warnings:
+        _log.warning("%s", warning)
     at_close = _AtClose(keeper, _end)
     pool, set_devices = _use(record, options, at_close)
     if options.lifetime is Lifetime.DETACHED:

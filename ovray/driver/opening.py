@@ -49,7 +49,7 @@ def open_pool(model: ov.Model, options: PoolOptions) -> OpenPool:
         pool = make_pool(
             options,
             lambda outlet, client: _own_replicas(outlet, client, workload, options),
-            lambda inbox: upkeep_of(options.placement, placed.found, start_of(options), inbox),
+            lambda inbox: upkeep_of(options.placement, placed, start_of(options), inbox),
             model.get_friendly_name(),
         )
     except BaseException:
@@ -82,7 +82,7 @@ class _Rearranging:
             self._pool.rearrange(
                 tuple(map(start, placed.plan.replicas)),
                 serving_order(options),
-                lambda inbox: upkeep_of(placement, placed.found, start, inbox),
+                lambda inbox: upkeep_of(placement, placed, start, inbox),
             )
             self._options = options
         for warning in placed.plan.warnings:

@@ -54,4 +54,9 @@ class Ordering:
                 return Standing.AWAY
             return Standing.STARTING if replica in starting else Standing.REFUSED
 
-        return [Candidate(id=spec.id, rank=spec.rank, standing=standing(spec.id)) for spec in self._replicas.specs]
+        dismissed = set(self._replicas.dismissed)
+        return [
+            Candidate(id=spec.id, rank=spec.rank, standing=standing(spec.id))
+            for spec in self._replicas.specs
+            if spec.id not in dismissed
+        ]

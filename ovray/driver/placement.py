@@ -5,18 +5,20 @@ May not enter: starting replicas, connecting to Ray.  What entries mean and whic
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from ovray.devices import shortage
 from ovray.devices.grammar import parse
 from ovray.devices.host_look import HostLook
 from ovray.devices.inventory import ClusterProbe
 from ovray.devices.plan import PlanOptions, make_plan
 from ovray.devices.probe import host_flags, probe_cluster, recorded_sysfs_root
-from ovray.devices.records import CoreSharing, Hint, Plan
+from ovray.devices.records import CoreSharing, Hint, Host, Plan, ReplicaSpec
 from ovray.devices.replanning import Present, as_if_free, keep_standing
-from ovray.devices.resources import CpusTakenError, check_resources
+from ovray.devices.resources import CpusTakenError, TooFewCpusError
+from ovray.driver.autoscaling import FIRST_HOST_TIMEOUT_S, Asked, Demand, cpus_of_nodes
 from ovray.driver.session import starts_its_own
 from ovray.errors import ConfigError
 
@@ -39,6 +41,8 @@ class PlacementOptions:
     max_replicas: int | None = None
     #: A replica that holds work and says nothing for so long is lost; so is a head.
     replica_timeout_s: float = 30.0
+    #: Whether Ray's autoscaler is told what is missing.
+    autoscale: bool = False
 
     @classmethod
     def parse(  # noqa: PLR0913 (one parameter an option)
@@ -51,6 +55,7 @@ class PlacementOptions:
         lease_timeout_s: float,
         max_replicas: int | None = None,
         replica_timeout_s: float = 30.0,
+        autoscale: bool = False,
     ) -> "PlacementOptions":
         """Reads what callers type, so that a slip of the pen is told before anything is asked or started.
 
@@ -78,6 +83,7 @@ class PlacementOptions:
             lease_timeout_s=lease_timeout_s,
             max_replicas=max_replicas,
             replica_timeout_s=replica_timeout_s,
+            autoscale=autoscale,
         )
 
     def with_devices(self, devices: str) -> "PlacementOptions":
@@ -105,12 +111,40 @@ def lay_out(options: PlacementOptions, found: ClusterProbe) -> Plan:
     return replace(plan, replicas=plan.replicas[: options.max_replicas], warnings=(*left_out, *plan.warnings))
 
 
+def lay_out_what_is_free(options: PlacementOptions, found: ClusterProbe) -> Plan:
+    """Lays out replicas that Ray has CPUs for now; says in the plan what is missing.
+
+    Raises:
+        CpusTakenError: it has none, for now.
+        TooFewCpusError: it never will have.
+        ConfigError: as ``lay_out``.
+    """
+    return shortage.lay_out_what_is_free(
+        lambda hosts: lay_out(options, replace(found, hosts=tuple(hosts))), found.hosts
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
     """Is a plan whose replicas can be started now, and the hosts that it was made for."""
 
     plan: Plan
     found: ClusterProbe
+    #: How many cores it would have on each node if nobody held any, by Ray's node id.
+    wanted_cores: Mapping[str, int]
+    #: What Ray's autoscaler is to be told; ``None``: nothing.
+    asked: Asked | None = None
+
+
+def wanted_cores(options: PlacementOptions, hosts: Sequence[Host]) -> Mapping[str, int]:
+    """Counts the cores that replicas would have on each node if nobody held any, by Ray's node id."""
+    return shortage.cores_on_nodes(replicas_wanted(options, hosts))
+
+
+def replicas_wanted(options: PlacementOptions, hosts: Sequence[Host]) -> tuple[ReplicaSpec, ...]:
+    """Returns the replicas that there would be if nobody held any cores."""
+    free = tuple(replace(host, leased_cpus=frozenset()) for host in hosts)
+    return shortage.meant_for_work(lay_out(options, ClusterProbe(hosts=free)).replicas, hosts)
 
 
 @contextmanager
@@ -133,6 +167,8 @@ def early_look(address: str | None) -> Iterator[HostLook | None]:
 def place(options: PlacementOptions, present: Present | None = None, *, look: HostLook | None = None) -> Placed:
     """Lays out replicas that can be started now, over the cluster that this process is connected to.
 
+    Where there is no CPU for any, waits: for those that others hold, or for hosts that the autoscaler brings.
+
     Args:
         options: which devices are wanted.
         present: replicas of a pool that is laid out anew: those that are planned as they run keep their ids, and
@@ -140,22 +176,53 @@ def place(options: PlacementOptions, present: Present | None = None, *, look: Ho
         look: at this host, under way; what it sees is used once.
 
     Raises:
-        ConfigError: as ``lay_out``; or Ray has too few CPUs, or none of them became free within the lease timeout.
+        ConfigError: as ``lay_out``; or Ray has too few CPUs, or none of them became free within the lease timeout,
+            or no host came.
     """
-    end_s = time.monotonic() + options.lease_timeout_s
+    asked, demand = None, None
+    if options.autoscale:
+        asked = Asked(nodes=cpus_of_nodes(), replicas=options.max_replicas or 1)
+        demand = Demand(asked)
+    try:
+        plan, found = _when_there_is_room(options, present or Present(), demand, look)
+    except BaseException:
+        if demand is not None:
+            demand.withdraw()
+        raise
+    if asked is not None and demand is not None:
+        cpus = [spec.ray_num_cpus for spec in plan.replicas if spec.ray_num_cpus]
+        asked = replace(
+            asked,
+            replicas=options.max_replicas or len(replicas_wanted(options, found.hosts)),
+            cpus_each=min(cpus, default=1),
+            is_announced=demand.is_announced,
+        )
+    if present is not None:
+        plan = replace(plan, replicas=keep_standing(present, plan.replicas))
+    return Placed(plan=plan, found=found, wanted_cores=wanted_cores(options, found.hosts), asked=asked)
+
+
+def _when_there_is_room(
+    options: PlacementOptions, present: Present, demand: Demand | None, look: HostLook | None
+) -> tuple[Plan, ClusterProbe]:
+    """Waits until Ray has CPUs for a replica."""
+    limit_s = options.lease_timeout_s if demand is None else max(options.lease_timeout_s, FIRST_HOST_TIMEOUT_S)
+    end_s = time.monotonic() + limit_s
     while True:
         found = probe_cluster(sysfs_root=recorded_sysfs_root(os.environ), look=look)
         look = None  # it is old by the second time
-        if present is not None:
-            found = replace(found, hosts=as_if_free(found.hosts, present.all))
-        plan = lay_out(options, found)
+        found = replace(found, hosts=as_if_free(found.hosts, present.all))
         try:
-            check_resources(plan, found.hosts)
-        except CpusTakenError as error:
+            return lay_out_what_is_free(options, found), found
+        except TooFewCpusError as error:
+            if demand is None and not isinstance(error, CpusTakenError):
+                raise
             if time.monotonic() >= end_s:
-                raise CpusTakenError(f"{error}; waited {options.lease_timeout_s:g} s (--lease-timeout)") from error
-            time.sleep(LOOK_AGAIN_S)
-        else:
-            if present is not None:
-                plan = replace(plan, replicas=keep_standing(present, plan.replicas))
-            return Placed(plan=plan, found=found)
+                raise type(error)(f"{error}; waited {limit_s:g} s ({_waited_for(options)})") from error
+        if demand is not None:
+            demand.look(frozenset(cpus_of_nodes()), ())
+        time.sleep(LOOK_AGAIN_S)
+
+
+def _waited_for(options: PlacementOptions) -> str:
+    return "--autoscale: no host came that has some" if options.autoscale else "--lease-timeout"

@@ -18,10 +18,9 @@ from ovray.core.ids import ReplicaId
 from ovray.devices.inventory import ClusterProbe
 from ovray.devices.probe import probe_cluster, probe_local_host, recorded_sysfs_root
 from ovray.devices.records import Measurement, Plan
-from ovray.devices.resources import check_resources
 from ovray.driver.lifecycle import START_TIMEOUT_S
 from ovray.driver.messages import Started, StartFailed
-from ovray.driver.placement import PlacementOptions, lay_out, place
+from ovray.driver.placement import PlacementOptions, lay_out, lay_out_what_is_free, place
 from ovray.driver.session import has_ray, ray_session
 from ovray.driver.transport import Inbox, RayTransport
 from ovray.errors import ConfigError, ReplicaError
@@ -83,10 +82,8 @@ def plan(  # noqa: PLR0913 (the public face: every option has its name)
 def _only_placed(options: PlacementOptions, address: str | None) -> Plan:
     sysfs_root = recorded_sysfs_root(os.environ)
     found = look_at_hosts(address, sysfs_root)
-    laid_out = lay_out(options, found)
-    if sysfs_root is None and any(host.node_id for host in found.hosts):
-        check_resources(laid_out, found.hosts)
-    return laid_out
+    is_ray_asked = sysfs_root is None and any(host.node_id for host in found.hosts)
+    return lay_out_what_is_free(options, found) if is_ray_asked else lay_out(options, found)
 
 
 def look_at_hosts(address: str | None, sysfs_root: Path | None) -> ClusterProbe:

@@ -486,6 +486,7 @@ class RequestPool:
             self._end_what_is_left()
             if self.reporter is not None:
                 self.reporter.close(self._read(self._loop.snapshot()))
+            self._replicas.close()
             self._transport.close()
             self._let_go()
             self._write_trace()

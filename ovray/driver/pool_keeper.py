@@ -69,7 +69,7 @@ class PoolKeeper:
         )
         start = start_of(record.options)
         self._starts = tuple(map(start, record.placed.plan.replicas))
-        upkeep = upkeep_of(record.options.placement, record.placed.found, start, self._inbox)
+        upkeep = upkeep_of(record.options.placement, record.placed, start, self._inbox)
         self._replicas = ReplicaSet(self._transport, upkeep=upkeep)
         self._retirement = Retirement(
             lambda replica: self._transport.ask(replica, "retire"), record.options.placement.replica_timeout_s
@@ -106,7 +106,7 @@ class PoolKeeper:
         options = replace(self._record.options, placement=placement)
         start = start_of(options)
         starts = tuple(map(start, placed.plan.replicas))
-        upkeep = upkeep_of(placement, placed.found, start, self._inbox)
+        upkeep = upkeep_of(placement, placed, start, self._inbox)
         with self._changing:
             if self._is_ending:
                 raise ReplicaError(f"the pool {self._record.name!r} is ending; nothing was changed")
@@ -166,6 +166,7 @@ class PoolKeeper:
                 self._replicas.look_after(_NO_WORK)
                 for replica in self._retirement.look(self._replicas.dismissed, time.monotonic()):
                     self._replicas.released(replica)
+        self._replicas.close()
         self._transport.close()
 
     def _kept(self, spec: ReplicaSpec) -> KeptReplica:

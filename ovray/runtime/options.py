@@ -33,6 +33,9 @@ class ServingOptions(TypedDict, total=False):
     max_replicas: int | None
     #: A replica that holds work, or the cluster's head, that is silent for so many seconds is given up.
     replica_timeout_s: float
+    #: Tells Ray's autoscaler what is missing of ``max_replicas``, or of what the device string means; hosts that
+    #: it brings get replicas.
+    autoscale: bool
     #: The most rows of one inference when requests are joined; ``auto`` grows while requests wait.
     batch_size: int | Literal["auto"]
     #: The longest that a request waits for others to be joined with, in milliseconds.
@@ -103,6 +106,7 @@ def read_options(device_name: str | None, config: Mapping[str, Any], more: Servi
         lease_timeout_s=more.get("lease_timeout_s", PlacementOptions().lease_timeout_s),
         max_replicas=more.get("max_replicas"),
         replica_timeout_s=more.get("replica_timeout_s", PlacementOptions().replica_timeout_s),
+        autoscale=more.get("autoscale", False),
     )
     plain = PoolOptions()
     return PoolOptions(

@@ -70,6 +70,8 @@ class ScoreOptions:
             "--max-errors": self.errors.max_errors,
             "--no-backup": "yes" if self.max_backups == 0 else None,
             "--share-cores": "yes" if self.placement.sharing is CoreSharing.SHARED else None,
+            "--max-replicas": self.placement.max_replicas,
+            "--autoscale": "yes" if self.placement.autoscale else None,
             "--address": self.address,
             **self.changing_results,
         }
@@ -145,6 +147,7 @@ class ScoreKeywords(TypedDict, total=False):
     lease_timeout_s: float
     max_replicas: int | None
     replica_timeout_s: float
+    autoscale: bool
 
 
 def parse_options(  # noqa: PLR0913 (the public face: every option has its name)
@@ -183,6 +186,7 @@ def parse_options(  # noqa: PLR0913 (the public face: every option has its name)
     lease_timeout_s: float = PlacementOptions().lease_timeout_s,
     max_replicas: int | None = None,
     replica_timeout_s: float = 30.0,
+    autoscale: bool = False,
 ) -> ScoreOptions:
     """Returns what a caller asked for.
 
@@ -217,6 +221,7 @@ def parse_options(  # noqa: PLR0913 (the public face: every option has its name)
             lease_timeout_s=lease_timeout_s,
             max_replicas=max_replicas,
             replica_timeout_s=replica_timeout_s,
+            autoscale=autoscale,
         ),
         address=address,
     )

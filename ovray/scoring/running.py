@@ -4,6 +4,7 @@ and wherever results go.
 May not enter: what the caller gave (given.py), what becomes of results (sinks.py, delivery.py), printing.
 """
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from ovray.scoring.recording import Recording
 from ovray.scoring.records import Source
 from ovray.scoring.row_plan import RowPlan, plan_rows
 from ovray.scoring.sinks import AnswerSink, Sink
+
+_log = logging.getLogger(__name__)
 
 #: A chunk is one part, and a replica has two in work: each may take this share of the time between two parts,
 #: which leaves the other half to a rate that was learnt wrong.
@@ -143,6 +146,8 @@ def run_scoring(
         placed = place(options.placement, look=look)
         plan = placed.plan
         watch(plan)
+        if plan.shortage is not None:
+            _log.warning("%s", plan.shortage)
         inbox: Inbox = Inbox()
         transport = RayTransport(
             inbox,
@@ -155,7 +160,7 @@ def run_scoring(
         def start_of(spec: ReplicaSpec) -> ReplicaStart:
             return ReplicaStart(spec=spec, properties=compile_properties(spec, options.config))
 
-        upkeep = upkeep_of(options.placement, placed.found, start_of, inbox)
+        upkeep = upkeep_of(options.placement, placed, start_of, inbox)
         driver = JobDriver(Scheduler(), transport, inbox, upkeep=upkeep)
         figures = JobFigures(driver.replicas, scoring.model_name, options.trace)
         observers: list[Observer] = [figures.note]

@@ -177,6 +177,8 @@ def score(
         lease_timeout_s: seconds to wait for cores that others hold.
         max_replicas: at most so many replicas, those on hosts that join later included; ``None`` is all.
         replica_timeout_s: a replica, or the cluster's head, that is silent for so long is given up.
+        autoscale: tells Ray's autoscaler what is missing of ``max_replicas``, or of what ``devices`` means; hosts
+            that it brings get replicas.
 
     Returns:
         With ``output`` the figures; the rows are in the folder: kept columns, then one column for each output of

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.multihost import table
 from tests.multihost.cluster import Cluster
 from tests.multihost.conftest import ROWS
 from tests.multihost.loads import JobOnHosts, ScoringLoad
@@ -72,6 +73,15 @@ def test_a_heads_link_that_comes_back_in_time_costs_nothing(cluster: Cluster, da
     assert last.counters["losses"] == 0
     assert (ended["failed"], ended["hung"], ended["twice"]) == (0, 0, 0), ended
     assert ended["answered"] == ended["asked"]
+    row = table.Row(
+        fault="the head's link down for 5 s, then up",
+        load=f"{load.text} and {ended['asked']:,} requests",
+        lost=count.lost,
+        twice=count.twice,
+        goes_on="no loss, no error",
+        asked="costs nothing",
+    )
+    table.rows.append(row)
 
 
 def test_when_the_heads_link_is_down_for_good_job_and_script_end_with_an_error(
@@ -101,3 +111,12 @@ def test_when_the_heads_link_is_down_for_good_job_and_script_end_with_an_error(
     assert all(f"has not answered for {TIMEOUT_S:g} s" in error for error in ended["errors"]), ended
     assert ended["at_s"] - at_s < TIMEOUT_S + SLACK_S, ended
     assert ended_s < TIMEOUT_S + 2 * SLACK_S
+    row = table.Row(
+        fault=f"the head's link down for good (--replica-timeout {TIMEOUT_S:g})",
+        load=f"{load.text} and requests",
+        lost=0,
+        twice=0,
+        goes_on=f"errors after {said['at_s'] - at_s:.1f} s (job) and {ended['at_s'] - at_s:.1f} s (script)",
+        asked="bounded",
+    )
+    table.rows.append(row)

@@ -1,6 +1,7 @@
 """What becomes of replicas whose processes, hosts and heads come and go, by a clock of the test's own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from ovray.core import events
 from ovray.core.ids import DispatchId, JobId, ReplicaId
 from ovray.core.scheduler import Scheduler
+from ovray.devices.leases import CoresTakenError
 from ovray.devices.records import ReplicaSpec
 from ovray.driver.lifecycle import ReplicaSet, Upkeep
 from ovray.driver.messages import (
@@ -15,6 +17,7 @@ from ovray.driver.messages import (
     Gone,
     HostsJoined,
     ReplicaStart,
+    RoomFound,
     Started,
     StartFailed,
 )
@@ -214,3 +217,147 @@ def test_a_replica_that_holds_work_and_says_nothing_is_lost_in_the_end() -> None
 
     assert {event.replica for event in lost if isinstance(event, events.ReplicaLost)} == {A, B}
     assert "silent for 3 s" in str(stage.replicas.failures[A])
+
+
+# --- what is wanted changes ---------------------------------------------------------------------------------
+
+C = ReplicaId("h1/CPU.0#1")
+
+
+def on_cores(replica: ReplicaId, *cores: int) -> ReplicaStart:
+    start = a_start(replica)
+    return ReplicaStart(spec=replace(start.spec, cores=cores), properties={})
+
+
+def rearrange(stage: Stage, *wanted: ReplicaStart) -> list[events.Event]:
+    said = stage.replicas.rearrange(wanted)
+    for event in said:
+        stage.scheduler.handle(event, stage.now_s)
+    return said
+
+
+def test_what_is_wanted_still_goes_on_what_is_missing_starts_and_the_rest_drains_and_is_forgotten() -> None:
+    stage = Stage(A, B)
+
+    said = rearrange(stage, a_start(B), a_start(C))
+
+    assert said == [events.ReplicaDraining(replica=A)]
+    assert stage.transport.started == [(A, 0), (B, 0), (C, 0)]
+    assert [spec.id for spec in stage.replicas.specs] == [B, C, A]
+    assert [spec.id for spec in stage.replicas.present.leaving] == [A]
+    stage.replicas.released(A)
+    assert stage.transport.stopped == [A]
+    assert [spec.id for spec in stage.replicas.specs] == [B, C]
+    assert stage.replicas.failures == {}
+    stage.pass_time(60)
+    assert stage.transport.started[3:] == []
+
+
+def test_a_replica_waits_until_the_one_that_has_its_cores_has_ended() -> None:
+    stage = Stage()
+    stage.replicas.start([on_cores(A, 0, 1)])
+    stage.hear(Started(replica=A, report=a_report()))
+
+    rearrange(stage, on_cores(C, 1), on_cores(B, 0, 1))
+
+    assert stage.transport.started == [(A, 0), (B, 0)]  # another host's cores are others
+    assert stage.replicas.starting == (C, B)
+    assert stage.error() is None
+    stage.replicas.released(A)
+    assert stage.transport.started[2:] == [(C, 0)]
+
+
+def test_a_dismissed_replica_that_dies_is_not_started_again() -> None:
+    stage = Stage(A, B)
+    stage.pass_time(5)
+    rearrange(stage, a_start(B))
+
+    lost = stage.hear(Gone(replica=A, reason="killed"))
+    stage.pass_time(60)
+
+    assert [type(event) for event in lost] == [events.ReplicaLost]
+    assert stage.transport.started == [(A, 0), (B, 0)]
+    assert [spec.id for spec in stage.replicas.specs] == [B]
+
+
+def test_one_that_starts_or_is_down_is_forgotten_at_once() -> None:
+    stage = Stage(A)
+    stage.replicas.start([a_start(B)])
+    stage.pass_time(5)
+    stage.hear(Gone(replica=A, reason="killed"))
+
+    assert rearrange(stage, a_start(C)) == []
+
+    assert [spec.id for spec in stage.replicas.specs] == [C]
+    assert B in stage.transport.stopped
+    assert stage.hear(Started(replica=B, report=a_report())) == []
+    stage.pass_time(60)
+    assert stage.transport.started == [(A, 0), (B, 0), (C, 0)]
+
+
+def test_a_name_that_comes_back_has_lives_of_its_own() -> None:
+    stage = Stage(A, B)
+    rearrange(stage, a_start(B))
+    stage.replicas.released(A)
+
+    rearrange(stage, a_start(A), a_start(B))
+
+    assert stage.transport.started == [(A, 0), (B, 0), (A, 1)]
+    assert stage.hear(Gone(replica=A, reason="the last words of the first", life=0)) == []
+
+
+def test_what_was_given_up_is_tried_again() -> None:
+    stage = Stage(B)
+    stage.replicas.start([a_start(A)])
+    stage.hear(StartFailed(replica=A, error=CompileError("no such layer")))
+
+    rearrange(stage, a_start(A), a_start(B))
+
+    assert stage.transport.started == [(B, 0), (A, 0), (A, 1)]
+    assert stage.replicas.failures == {}
+
+
+def test_who_looked_for_the_earlier_layout_is_not_heeded() -> None:
+    earlier = Watcher()
+    stage = Stage(A, upkeep=Upkeep(newcomers=earlier))
+    stage.replicas.rearrange([a_start(A)], Upkeep(newcomers=Watcher()))
+
+    stage.hear(HostsJoined(starts=(a_start(B),), replicas_wanted=2, seen_by=earlier))
+
+    assert stage.transport.started == [(A, 0)]
+
+
+# --- cores become free --------------------------------------------------------------------------------------
+
+
+class Watcher:
+    """Notes who has a place."""
+
+    def __init__(self) -> None:
+        self.placed: list[ReplicaId] = []
+
+    def consider(self, seen: ClusterSeen, placed: Sequence[ReplicaSpec]) -> None:
+        self.placed = [spec.id for spec in placed]
+
+
+def test_one_for_which_there_were_no_cores_has_no_place_and_all_others_have() -> None:
+    watcher = Watcher()
+    stage = Stage(A, upkeep=Upkeep(newcomers=watcher))
+    stage.replicas.start([a_start(B), a_start(C)])
+    stage.hear(StartFailed(replica=B, error=CoresTakenError("others hold them")))
+    stage.hear(StartFailed(replica=C, error=CompileError("no such layer")))
+
+    stage.hear(seen("n1", "n2"))
+
+    assert watcher.placed == [A, C]
+
+
+def test_cores_that_became_free_get_replicas_up_to_the_bound_and_hosts_that_join_are_not_short_of_them() -> None:
+    watcher = Watcher()
+    stage = Stage(A, upkeep=Upkeep(newcomers=watcher))
+
+    stage.hear(RoomFound(starts=(a_start(C), a_start(ReplicaId("h1/CPU.0#2"))), replicas_max=2, seen_by=watcher))
+    assert stage.transport.started == [(A, 0), (C, 0)]
+
+    stage.hear(HostsJoined(starts=(a_start(B),), replicas_wanted=2, seen_by=watcher))
+    assert stage.transport.started[2:] == [(B, 0)]
