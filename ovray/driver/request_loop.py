@@ -79,7 +79,7 @@ class RequestLoop:
         self._left_out: set[ReplicaId] = set()
         #: What replicas said of the dispatches that the scheduler is being told of, and the error that it is being
         #: told of where it is not a device's: the scheduler carries neither tensors nor exceptions.
-        self._replies: dict[DispatchId, Reply] = {}
+        self._replies: dict[DispatchId, tuple[ReplicaId, Reply]] = {}
         self._own_error: Exception | None = None
         self._wake_at_s: float | None = None
         self._look_at_s = 0.0
@@ -294,7 +294,7 @@ class RequestLoop:
             for reply in message.replies:
                 dispatch = DispatchId(reply.dispatch)
                 if reply.error is None:
-                    self._replies[dispatch] = reply
+                    self._replies[dispatch] = message.replica, reply
                     completed.append(events.Completed(replica=message.replica, dispatch=dispatch))
         if completed:
             self._feed_all(completed)
@@ -321,7 +321,10 @@ class RequestLoop:
             case commands.AcceptRequest():
                 pass  # who submits has waited for room already
             case commands.DeliverResult():
-                self._end(command.request, self._replies[command.dispatch])
+                replica, reply = self._replies[command.dispatch]
+                # Not always who had it last: a copy may have been sent since.
+                self._calls[command.request].replica = replica
+                self._end(command.request, reply)
             case commands.DeliverError():
                 self._end(command.request, self._own_error or ReplicaError(command.message))
             case commands.CancelDispatch():
