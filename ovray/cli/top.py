@@ -93,7 +93,7 @@ def _replicas(width: int, entries: Sequence[Entry]) -> Table:
     for entry in entries:
         for replica in entry.status.replicas:
             style = "" if replica.state == "ready" else "yellow"
-            cells = [Text(cell(replica)) for cell in shown]
+            cells = [Text(cell((entry, replica))) for cell in shown]
             table.add_row(*cells, style="dim" if entry.is_silent else style)
     return table
 
@@ -191,14 +191,16 @@ _RUN_COLUMNS: tuple[_Column[Entry], ...] = (
     _Column("run", lambda entry: entry.status.run, 100, is_number=False),
 )
 
-_REPLICA_COLUMNS: tuple[_Column[ReplicaStatus], ...] = (
-    _Column("replica", lambda replica: replica.id, is_number=False),
-    _Column("per s", lambda replica: _rate(replica.per_s)),
-    _Column("p50 ms", lambda replica: _ms(replica.p50_s), 70),
-    _Column("p99 ms", lambda replica: _ms(replica.p99_s), 50),
-    _Column("held", lambda replica: f"{replica.outstanding:,}", 60),
-    _Column("errors", lambda replica: f"{replica.failed:,}", 60),
-    _Column("state", lambda replica: replica.state, is_number=False),
+_REPLICA_COLUMNS: tuple[_Column[tuple[Entry, ReplicaStatus]], ...] = (
+    _Column("replica", lambda of: of[1].id, is_number=False),
+    # Several models, or a model and a job, may have replicas of one name.
+    _Column("model", lambda of: of[0].status.model, 60, is_number=False),
+    _Column("per s", lambda of: _rate(of[1].per_s)),
+    _Column("p50 ms", lambda of: _ms(of[1].p50_s), 80),
+    _Column("p99 ms", lambda of: _ms(of[1].p99_s), 50),
+    _Column("held", lambda of: f"{of[1].outstanding:,}", 70),
+    _Column("errors", lambda of: f"{of[1].failed:,}", 70),
+    _Column("state", lambda of: of[1].state, is_number=False),
 )
 
 _POOL_COLUMNS: tuple[_Column[PoolListing], ...] = (
