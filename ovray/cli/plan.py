@@ -88,5 +88,5 @@ def _shown(value: str | int | float | tuple[int, ...] | None) -> str:
     if isinstance(value, tuple):
         return format_cpu_list(value) or "-"
     if isinstance(value, float):
-        return f"{value:.3g}"
+        return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
     return "-" if value is None else str(value)

@@ -151,7 +151,7 @@ def _replicas(facts: PageFacts) -> Markup:
     heads = ("replica", "device", "CPUs", "ready after", "chunks", "rows", "share", "rows/s", "idle", "at the end")
     specs = {spec.id: spec for spec in facts.specs}
     listed = list(specs)[:REPLICAS_LISTED]
-    rows = [_replica_row(facts, id, specs[id].device, format_cpu_list(specs[id].cpus)) for id in listed]
+    rows = [_replica_row(facts, id, specs[id].device, format_cpu_list(specs[id].cpus) or "–") for id in listed]
     left_out = len(specs) - len(listed)
     more = tag("p", f"and {numbers.count(left_out)} more", class_="faint") if left_out else None
     note = "idle: ready and without work. at the end: the part of it after its last chunk."
@@ -239,7 +239,7 @@ def _shown(cell: Cell) -> str:
     if isinstance(cell, tuple):
         return format_cpu_list(cell) or "–"
     if isinstance(cell, float):
-        return f"{cell:.3g}"
+        return numbers.rate(cell)
     return "–" if cell is None else str(cell)
 
 
@@ -248,7 +248,8 @@ def _job(facts: PageFacts) -> Markup:
     inputs = [*job.inputs[:INPUTS_LISTED]]
     if len(job.inputs) > INPUTS_LISTED:
         inputs.append(f"and {numbers.count(len(job.inputs) - INPUTS_LISTED)} more")
-    data = f"{numbers.count(job.rows)} rows in {numbers.count(job.files)} files, {numbers.size(job.input_bytes)}"
+    files = "1 file" if job.files == 1 else f"{numbers.count(job.files)} files"
+    data = f"{numbers.count(job.rows)} rows in {files}, {numbers.size(job.input_bytes)}"
     told = {
         "model": job.model,
         "inputs": ", ".join(inputs),
