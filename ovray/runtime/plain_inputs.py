@@ -86,3 +86,11 @@ class PlainInputs:
         if not fits or size_bytes > SMALL_BYTES:
             return None
         return Kind(dtypes=self._dtypes, shapes=shapes, rows=self._ports.rows(shapes), size_bytes=size_bytes)
+
+
+class NoPlainInputs:
+    """Takes nothing: where requests have spans of their own, all of them go the way on which those are made."""
+
+    def take(self, inputs: Any) -> tuple[Kind, tuple[bytes, ...]] | None:
+        """Leaves all inputs to others."""
+        return None

@@ -344,8 +344,6 @@ class InferRequest(TensorAccess):
         Returns:
             Whether it did; where not, ``start`` is left, which knows all that this one does not, and all errors.
         """
-        if self._serving.pool.spans is not None:
-            return False  # each request is to have a span of its own
         with self._changing:
             before = self._run
             if (before is not None and not before.has_ended) or not self._inputs.take_packed(kind, packed, shared):

@@ -25,7 +25,7 @@ from ovray.driver.opening import OpenPool, PoolOptions
 from ovray.driver.pool import PoolSnapshot, RequestPool
 from ovray.errors import ConfigError, OvrayError, ReplicaError
 from ovray.runtime.callbacks import CallbackThreads
-from ovray.runtime.plain_inputs import PlainInputs
+from ovray.runtime.plain_inputs import NoPlainInputs, PlainInputs
 from ovray.runtime.ports import Ports
 
 _log = logging.getLogger(__name__)
@@ -102,7 +102,9 @@ class Serving:
         self.options = options
         self.pool: RequestPool = opened.pool
         self.ports = ports
-        self.plain_inputs = PlainInputs(ports)
+        self.plain_inputs: PlainInputs | NoPlainInputs = (
+            PlainInputs(ports) if self.pool.spans is None else NoPlainInputs()
+        )
         self.callbacks = CallbackThreads("ovray-callback")
         #: What the caller set; ``None`` is the order of the device string.
         self._priorities: tuple[str, ...] | None = None
