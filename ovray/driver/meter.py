@@ -54,15 +54,15 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += times
         self.sum += value * times
 
-    def add_earlier(self, now: float, earlier: Sequence[float]) -> None:
-        """Counts by how much ``now`` is behind each value, at least one; quick where they lie close together."""
-        first = bisect_left(self.bounds, now - max(earlier))
-        if first == bisect_left(self.bounds, now - min(earlier)):
-            self.counts[first] += len(earlier)
+    def add_since(self, moments: "Moments", now: float) -> None:
+        """Counts by how much ``now`` is behind each moment; quick where they lie close together."""
+        first = bisect_left(self.bounds, now - moments.last)
+        if first == bisect_left(self.bounds, now - moments.first):
+            self.counts[first] += len(moments.all)
         else:
-            for value in earlier:
-                self.counts[bisect_left(self.bounds, now - value)] += 1
-        self.sum += now * len(earlier) - sum(earlier)
+            for moment in moments.all:
+                self.counts[bisect_left(self.bounds, now - moment)] += 1
+        self.sum += now * len(moments.all) - moments.sum
 
     def add_array(self, values: NDArray[np.float64], bounds: NDArray[np.float64]) -> None:
         """Counts values; ``bounds`` are this histogram's own, as an array."""
@@ -75,6 +75,18 @@ class Histogram:
         copied = Histogram(self.bounds)
         copied.counts, copied.sum = self.counts.copy(), self.sum
         return copied
+
+
+class Moments:
+    """Holds when some requests were submitted, at least one, and what is needed of that more than once."""
+
+    __slots__ = ("all", "first", "last", "sum")
+
+    def __init__(self, moments: Sequence[float]) -> None:
+        self.all = moments
+        self.first = min(moments)
+        self.last = max(moments)
+        self.sum = sum(moments)
 
 
 def _times() -> Histogram:
@@ -180,8 +192,9 @@ class RequestMeter(Meter):
         meter, count = self.of(how.replica), len(each_s)
         meter.succeeded += count
         wait_s = how.queued_s + how.replica_queued_s
-        meter.wait_s.add_earlier(submitted_s + wait_s, each_s)
-        meter.end_to_end_s.add_earlier(submitted_s + how.total_s, each_s)
+        moments = Moments(each_s)
+        meter.wait_s.add_since(moments, submitted_s + wait_s)
+        meter.end_to_end_s.add_since(moments, submitted_s + how.total_s)
         meter.inference_s.add(how.infer_s, count)
         meter.transport_s.add(max(0.0, how.total_s - wait_s - how.infer_s), count)
         meter.batch_rows.add(how.batch_rows, count)

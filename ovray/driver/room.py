@@ -29,9 +29,15 @@ class Room:
         self._requests = 0
         self._bytes = 0
         self._waiting = 0
-        #: Requests that were let in, and that were turned away, since the beginning.
-        self.accepted = 0
+        #: Requests that were in and are not any more, and that were turned away, since the beginning.
+        self._left = 0
         self.rejected = 0
+
+    @property
+    def accepted(self) -> int:
+        """Counts the requests that were let in since the beginning."""
+        with self._lock:
+            return self._left + self._requests
 
     def enter(self, size_bytes: int, timeout_s: float | None, check_open: Callable[[], None]) -> bool:
         """Waits for place and takes it; says whether there was any in time.
@@ -64,6 +70,7 @@ class Room:
         """Gives back the place of one request, or of several that held so many bytes together."""
         with self._lock:
             self._requests -= count
+            self._left += count
             self._bytes -= size_bytes
             if self._waiting:
                 self._changed.notify_all()
@@ -89,5 +96,4 @@ class Room:
 
     def _take(self, size_bytes: int) -> None:
         self._requests += 1
-        self.accepted += 1
         self._bytes += size_bytes

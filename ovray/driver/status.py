@@ -161,7 +161,7 @@ class StatusMaker:
 def _ended(now: ReplicaReading, before: ReplicaReading | None) -> list[int]:
     """Counts by bucket what ended between two readings."""
     earlier = (ReplicaMeter() if before is None else before.meter).end_to_end_s.counts
-    return [count - less for count, less in zip(now.meter.end_to_end_s.counts, earlier, strict=True)]
+    return [max(0, count - less) for count, less in zip(now.meter.end_to_end_s.counts, earlier, strict=True)]
 
 
 def quantile(counts: Sequence[int], fraction: float) -> float | None:

@@ -7,7 +7,7 @@ import pytest
 from ovray.core import commands, events
 from ovray.core.ids import DispatchId, JobId, ReplicaId
 from ovray.driver.calls import Ended
-from ovray.driver.meter import TIME_BOUNDS_S, ChunkMeter, Histogram, RequestMeter
+from ovray.driver.meter import TIME_BOUNDS_S, ChunkMeter, Histogram, Moments, RequestMeter
 
 A, B = ReplicaId("h/CPU.0#0"), ReplicaId("h/CPU.1#0")
 
@@ -47,7 +47,7 @@ def test_values_counted_together_are_those_counted_singly(spread: float) -> None
 
     for value in values:
         singly.add(value)
-    together.add_earlier(0.0, [-value for value in values])
+    together.add_since(Moments([-value for value in values]), 0.0)
 
     assert together.counts == singly.counts
     assert together.sum == pytest.approx(singly.sum)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ovray.driver.meter import TIME_BOUNDS_S, Histogram, ReplicaMeter
+from ovray.driver.meter import TIME_BOUNDS_S, Histogram, Moments, ReplicaMeter
 from ovray.driver.reading import Reading, ReplicaReading
 from ovray.driver.status import REPLICAS_NAMED, Status, StatusMaker, quantile
 
@@ -87,7 +87,7 @@ def test_a_status_travels_as_json() -> None:
 def test_a_quantile_lies_in_the_bucket_of_the_exact_one(fraction: float) -> None:
     values = sorted(0.00001 * 1.01**number for number in range(1500))
     histogram = Histogram(TIME_BOUNDS_S)
-    histogram.add_earlier(0.0, [-value for value in values])
+    histogram.add_since(Moments([-value for value in values]), 0.0)
 
     exact = values[max(0, round(fraction * len(values)) - 1)]
 
