@@ -57,14 +57,19 @@ def test_a_holder_that_has_not_signed_yet_is_no_riddle(tmp_path: Path) -> None:
 def test_a_child_of_a_killed_driver_does_not_hold_the_folder(tmp_path: Path) -> None:
     # given: a driver that forked while it held the folder, and ended as by a kill; its child lives
     wait, go_on = os.pipe()
+    runs, say_so = os.pipe()
     driver = os.fork()
     if driver == 0:
         with open_folder(tmp_path):
             if os.fork() == 0:
                 os.close(go_on)
+                os.write(say_so, b"r")
                 os.read(wait, 1)
             os._exit(0)
     assert os.waitpid(driver, 0)[1] == 0
+    assert os.read(runs, 1) == b"r"
+    os.close(runs)
+    os.close(say_so)
     assert os.listdir(tmp_path) == [LOCK_NAME]
 
     try:
