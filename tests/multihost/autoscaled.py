@@ -144,6 +144,6 @@ _ANNOUNCED = """
 import sys
 from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL as channel
 from ray._raylet import GcsClient
-told = GcsClient(address=sys.argv[1]).internal_kv_get(channel.encode(), None, timeout=10)
+told = GcsClient(address=sys.argv[1]).internal_kv_get(channel, None, timeout=10)
 print("null" if told is None else told.decode())
 """

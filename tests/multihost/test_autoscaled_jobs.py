@@ -29,7 +29,7 @@ def with_leisure(columns):
     return {{"pixels": columns["pixels"]}}
 """
 
-ROWS = 40_000
+ROWS = 20_000
 
 
 @pytest.fixture
