@@ -48,14 +48,17 @@ def model_folder() -> Path:
     return Path(found.origin).parent / "model"
 
 
+#: Pieces of words in each row: what is longer is cut. The model itself takes up to 256.
+WORDS = 64
+
 #: Travels to the replicas with the function that uses it.
 TOKENIZER = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
-TOKENIZER.enable_truncation(256)
-TOKENIZER.enable_padding()
+TOKENIZER.enable_truncation(WORDS)
+TOKENIZER.enable_padding(length=WORDS)
 
 
 def tokens(columns: dict[str, Any]) -> dict[str, Any]:
-    """Makes the model's inputs of the column ``text``: ids and mask int64[rows, words], padded to the longest."""
+    """Makes the model's inputs of the column ``text``: ids and mask int64[rows, WORDS], padded to one length."""
     rows = TOKENIZER.encode_batch(list(columns["text"]))
     ids = np.array([row.ids for row in rows], np.int64)
     return {"ids": ids, "mask": np.array([row.attention_mask for row in rows], np.int64)}
