@@ -11,6 +11,7 @@ import pytest
 import yaml
 from ray._private import ray_constants
 
+from ovray.driver import metrics_export as export
 from tests.cluster.files import CLUSTER, REPOSITORY, of_kind, ray_cluster_specs
 
 PROMETHEUS = CLUSTER / "prometheus"
@@ -131,7 +132,6 @@ def filled_in(expression: str) -> str:
 
 
 def test_the_dashboard_shows_what_ovray_measures_and_nothing_else() -> None:
-    export = pytest.importorskip("ovray.driver.metrics_export")
     known = {f"{PREFIX}{name}_total" for name in export.COUNTERS} | {f"{PREFIX}{name}" for name in export.GAUGES}
     for part in ("bucket", "sum", "count"):
         known |= {f"{PREFIX}{name}_{part}_total" for name in export.HISTOGRAMS}

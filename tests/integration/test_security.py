@@ -238,26 +238,28 @@ def test_a_job_of_its_own_listens_on_loopback_only_and_names_in_it_lead_nowhere(
     a_parquet_file(work / "rows.parquet", rows)
     before = everything_in(tmp_path)
 
-    # when: it is looked at all the time, on devices that are slow enough for that
-    listening: set[tuple[str, str]] = set()
-
-    def is_over(job: Command) -> bool:
-        listening.update(listening_addresses(job))
-        return job.process.poll() is not None
-
+    # when
     options = ["--devices", "SIM*2?ms=40", "--on-error", "record", "--report", "page.html"]
-    with started(work, "score", "model.xml", "rows.parquet", "--output", "scores", *options) as job:
-        assert wait_until(lambda: is_over(job), 2 * DEADLINE_S)
+    listening = what_listens_during(work, "score", "model.xml", "rows.parquet", "--output", "scores", *options)
 
     # then
-    assert job.process.returncode == 0, job.stderr
-    programs = {program for program, _ in listening}
-    assert {"gcs_server", "raylet", "ray::Replica"} <= {program.split(".")[0] for program in programs}
     assert not [one for one in listening if not is_loopback(one[1])]
     new = everything_in(tmp_path) - before
     assert {path.relative_to(work).parts[0] for path in new} == {"scores", "page.html"}
     assert not Path("/tmp/ovray-absolute").exists()
     assert pq.read_table(work / "scores").column_names == ["../kept", *WAYS_OUT]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_pool_of_its_own_listens_on_loopback_only(tmp_path: Path) -> None:
+    ov.save_model(a_model_with_outputs(["y"]), tmp_path / "model.xml")
+
+    listening = what_listens_during(
+        tmp_path, "bench", "-m", "model.xml", "-shape", "[1,4]", "-d", "SIM*2?ms=5", "-t", "5"
+    )
+
+    assert not [one for one in listening if not is_loopback(one[1])]
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.7", "fd00::2", "::ffff:192.0.2.7"])
@@ -296,6 +298,22 @@ def a_model_with_outputs(names: list[str]) -> ov.Model:
 
 def everything_in(folder: Path) -> set[Path]:
     return set(folder.rglob("*"))
+
+
+def what_listens_during(folder: Path, *arguments: str) -> set[tuple[str, str]]:
+    """Run a command to its good end, looking all the time, on devices slow enough for that."""
+    listening: set[tuple[str, str]] = set()
+
+    def is_over(job: Command) -> bool:
+        listening.update(listening_addresses(job))
+        return job.process.poll() is not None
+
+    with started(folder, *arguments) as job:
+        assert wait_until(lambda: is_over(job), 2 * DEADLINE_S)
+    assert job.process.returncode == 0, job.stderr
+    programs = {program.split(".")[0] for program, _ in listening}
+    assert {"gcs_server", "raylet", "ray::Replica"} <= programs
+    return listening
 
 
 def listening_addresses(job: Command) -> set[tuple[str, str]]:

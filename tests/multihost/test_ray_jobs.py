@@ -19,7 +19,7 @@ from tests.multihost import hosts
 from tests.multihost.cluster import Cluster
 from tests.multihost.hosts import wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 HOSTS = ("w0", "w1")
 ROWS = 20_000
