@@ -134,7 +134,11 @@ class Bench:
         )
         return Contest(
             name="unequal devices",
-            processes={"ovray": self._process(figures_of_unequal, self._mlp.work, self._sizes.simulated_seconds)},
+            processes={
+                "ovray": self._process(
+                    figures_of_unequal, self._mlp.work, self._sizes.simulated_seconds, timeout_s=TIMEOUT_S
+                )
+            },
             figures=(_figure(SATURATION, "requests/s", [verdict]),),
             most_rounds=1,
         )
