@@ -233,7 +233,6 @@ class Bundles:
 
         def end(how: Ended) -> None:
             if how.outputs is not None:
-                self.times.note(how)
                 submitted_s = [member.submitted_s for member in members if not member.is_over]
                 if submitted_s:
                     self.meter.ended_together(how, first_s, submitted_s)
@@ -280,7 +279,6 @@ class Bundles:
 
     def _end(self, bundle: _Bundle, how: Ended) -> None:
         outputs = None if how.outputs is None else _split(how.outputs, bundle)
-        self.times.note(how)
         submitted_s: list[float] = []
         for number, member in enumerate(bundle.members):
             if self._bundle_of.pop(member.asked.request, None) is None:

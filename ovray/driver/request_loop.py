@@ -109,7 +109,9 @@ class RequestLoop:
     def submit_small(self, requests: Sequence[SmallRequest]) -> list[SmallRequest]:
         """Takes in small requests; returns those that are better offered again when the next answer has come."""
         under_way = len(self._calls)
-        formed, left = self._bundles.form_small(requests, self._few - under_way, self._enough - under_way)
+        # At least one, or whoever asks would ask again at once.
+        least = max(1, self._few - under_way)
+        formed, left = self._bundles.form_small(requests, least, max(least, self._enough - under_way))
         self._calls.update((call.asked.request, call) for call in formed)
         self._feed_all([call.asked for call in formed])
         return left
@@ -367,6 +369,7 @@ class RequestLoop:
             self.meter.ended(ended)
         if self.on_ended is not None:
             self.on_ended(call, ended, now_s)
+        self._bundles.times.note(ended)
         call.ended(ended)
 
 

@@ -12,6 +12,7 @@ import pytest
 from ovray.core.ids import ReplicaId
 from ovray.core.scheduler import Scheduler
 from ovray.driver.arena import ProcessStorage
+from ovray.driver.bundles import RowTimes
 from ovray.driver.calls import Ended
 from ovray.driver.pool import Carriage, RequestPool
 from ovray.driver.room import Room
@@ -226,3 +227,20 @@ def test_what_is_in_a_bundle_when_the_pool_is_closed_ends_with_the_pools_error()
         "the model was closed; compile it again to infer"
     }
     assert all(len(ends) == 1 for ends in serving.ends.values())
+
+
+def test_what_the_device_itself_takes_says_how_much_is_joined_and_not_how_rarely_it_answers() -> None:
+    serving = _Serving(1)
+    (standing,) = serving.pool.snapshot().scheduler.replicas
+    serving.pool.close()
+    times, ended = (
+        RowTimes(),
+        {"outputs": (), "error": None, "total_s": 1.0, "queued_s": 0.0, "replica_queued_s": 0.0},
+    )
+
+    assert times.rows_per_s(standing) == standing.rows_per_s
+    times.note(Ended(**ended, replica=standing.id, infer_s=0.5, batch_rows=1))  # somebody else had the cores
+    times.note(Ended(**ended, replica=standing.id, infer_s=0.00001, batch_rows=1))
+    times.note(Ended(**ended, replica=standing.id, infer_s=0.0, batch_rows=0))  # a failure says nothing
+
+    assert times.rows_per_s(standing) == pytest.approx(100_000)
