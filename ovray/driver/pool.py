@@ -313,6 +313,7 @@ class RequestPool:
         # In this order: who drives looks here once more after each turn, so a request that finds the turn taken,
         # or enough under way, is found.
         self._small.append(request)
+        request.is_taken = True
         if self._loop.is_idle:
             self._lend_a_hand()
         elif not self._loop.has_enough(len(self._small)):

@@ -46,7 +46,7 @@ class Kind:
 class SmallRequest(ABC):
     """Is one request of plain arrays.  A base, so that its holder's own notes stand in the same object."""
 
-    __slots__ = ("ends", "is_over", "kind", "number", "packed", "submitted_s")
+    __slots__ = ("ends", "is_over", "is_taken", "kind", "number", "packed", "submitted_s")
 
     #: The inputs, each as its bytes in C order.
     packed: tuple[bytes, ...]
@@ -56,6 +56,8 @@ class SmallRequest(ABC):
     ends: "Ends | None"
     #: Whether its end was told, or is not to be any more.
     is_over: bool
+    #: Whether the pool has it, and will tell its end, whatever else whoever submitted it hears (Ctrl-C).
+    is_taken: bool
     #: By which the scheduler knows it, where it travels alone.
     number: RequestId | None
 

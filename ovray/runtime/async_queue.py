@@ -402,7 +402,8 @@ class AsyncInferQueue:
             request.remember(userdata)
             return request.start_small(run, kind, packed)
         except BaseException:
-            self._free(slot)
+            if not run.is_taken:
+                self._free(slot)
             raise
 
     def _call_placed(self, ended: tuple[Run, Joined, int]) -> None:

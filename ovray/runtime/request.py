@@ -353,7 +353,9 @@ class InferRequest(TensorAccess):
         try:
             (submit or self._serving.pool.submit_small)(run)
         except BaseException:
-            self._run = before
+            if not run.is_taken:
+                run.is_over = True
+                self._run = before
             raise
         return True
 

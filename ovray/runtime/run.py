@@ -65,6 +65,7 @@ class Run(SmallRequest):
         self.ends: Ends | None = None
         self.number: RequestId | None = None
         self.is_over = False
+        self.is_taken = False
         #: Whether the answer is there; the callback may be still to come.
         self.has_ended = False
         self.are_outputs_taken = False

@@ -83,3 +83,50 @@ def test_a_socket_is_heard_although_notes_never_end() -> None:
     assert heard == [b"x"]
     near.close()
     far.close()
+
+
+def test_one_that_waits_aside_hears_of_notes_and_leaves_the_sockets_to_another_thread() -> None:
+    mailbox = Mailbox()
+    near, far = socket.socketpair()
+    heard: list[bytes] = []
+    mailbox.watch(near.fileno(), lambda: heard.append(near.recv(10)))
+    back = threading.Event()
+
+    def stand_aside() -> None:
+        mailbox.wait_aside(WAIT_S, lambda: False)
+        back.set()
+
+    aside = threading.Thread(target=stand_aside)
+    aside.start()
+    far.send(b"x")
+    found = mailbox.wait(WAIT_S)
+    mailbox.call_back(found)
+    assert heard == [b"x"]
+    assert not back.is_set()
+
+    # It may be about to sleep only: then it finds the note before it does.
+    mailbox.put("a note")
+    assert back.wait(WAIT_S)
+    assert mailbox.next_of(int) is None
+    assert mailbox.next_of(str) == "a note"
+    assert not mailbox.has_notes
+    aside.join(WAIT_S)
+
+
+def test_nobody_sleeps_over_what_no_note_speaks_of() -> None:
+    mailbox, wanted = Mailbox(), threading.Event()
+
+    def want() -> None:
+        wanted.set()
+        mailbox.wake()
+
+    for wait in (mailbox.wait, mailbox.wait_aside):
+        for _ in range(200):
+            wanted.clear()
+            waking = threading.Thread(target=want)
+            waking.start()
+            while not wanted.is_set():
+                began_s = time.monotonic()
+                wait(WAIT_S, wanted.is_set)
+                assert time.monotonic() - began_s < WAIT_S / 2
+            waking.join(WAIT_S)

@@ -33,7 +33,7 @@ class _Small(SmallRequest):
         self.value = value
         self.packed = (np.full(kind.shapes[0], value).tobytes(),)
         self.ends = ends
-        self.is_over = False
+        self.is_over = self.is_taken = False
         self.number = None
         self.told: list[Ended] = []
 

@@ -190,6 +190,29 @@ def test_a_callback_may_infer_and_block_without_holding_up_other_requests(ours: 
     assert seen == [(1, 3)]
 
 
+def test_a_ctrl_c_while_a_request_is_being_sent_costs_neither_the_request_nor_a_slot(
+    ours: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, seen = ours.queue("perceptron", 2), []
+    queue.set_callback(lambda request, row: seen.append(row))
+    pool = ours.perceptron.serving.pool
+    submit = pool.submit_small
+
+    def interrupted(request: Any) -> None:
+        submit(request)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pool, "submit_small", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        queue.start_async(ROW, 0)
+    monkeypatch.undo()
+    for row in range(1, 20):
+        queue.start_async(ROW, row)
+    within(queue.wait_all)
+
+    assert sorted(seen) == list(range(20))
+
+
 def test_callbacks_never_run_on_the_driver_thread(ours: Served) -> None:
     queue, names = ours.queue("perceptron", 4), set()
     queue.set_callback(lambda request, row: names.add(threading.current_thread().name))
