@@ -5,6 +5,7 @@ May not enter: forms of input, results, OpenVINO's names.
 
 import difflib
 import logging
+import math
 import threading
 import time
 import weakref
@@ -35,6 +36,9 @@ _SEEN_FOR_S = 0.5
 
 #: The pools of this process; those that were closed are still among them for a while.
 _here: "weakref.WeakSet[Serving]" = weakref.WeakSet()
+
+#: In flight for the sake of slow replicas, at the most: each holds its inputs, and each waits for those before it.
+_WORTH_MAX = 1024
 
 _READY = ReplicaState.READY.value
 _FAILED = "failed"
@@ -170,8 +174,8 @@ class Serving:
     def wanted_in_flight(self) -> int:
         """Says how many requests in flight keep every live replica busy, those on their way included."""
         ready = [replica for replica in self._lately() if replica.state == _READY]
-        alone = sum(request_window(replica.nireq, replica.rows_per_s) for replica in ready)
-        return max(1, alone, self.pool.joined_in_flight)
+        windows = [request_window(replica.nireq, replica.rows_per_s) for replica in ready]
+        return max(1, sum(windows), _worth_for_the_slowest(ready, windows), self.pool.joined_in_flight)
 
     def _lately(self) -> tuple[ReplicaInfo, ...]:
         """Says how replicas stood a moment ago: for those who ask at every request."""
@@ -266,6 +270,19 @@ class Serving:
             rows_per_s=standing.rows_per_s if standing else None,
             busy_s=standing.busy_s if standing else 0.0,
         )
+
+
+def _worth_for_the_slowest(replicas: Sequence[ReplicaInfo], windows: Sequence[int]) -> int:
+    """Says how many requests must be there for the slowest replica to be worth its time.
+
+    A replica is given nothing that the others would have done before it: as many must be waiting, or with others,
+    as all of them do in the time in which it works off its window.  For equal replicas that is their windows' sum.
+    """
+    rates = [replica.rows_per_s for replica in replicas if replica.rows_per_s]
+    if len(rates) < len(replicas) or not rates:
+        return 0
+    slowest_s = max(window / rate for window, rate in zip(windows, rates, strict=True))
+    return min(math.ceil(sum(rates) * slowest_s), _WORTH_MAX)
 
 
 def _places_of(replicas: Iterable[ReplicaInfo]) -> list[str]:
