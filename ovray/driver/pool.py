@@ -507,6 +507,8 @@ class RequestPool:
     def _take(self, notes: Sequence[Any]) -> None:
         calls = [note for note in notes if isinstance(note, Call)]
         if calls:
+            if self._has_small_to_do:
+                self._submit_small()  # before those that came after them
             self._loop.submit(calls)
         replied = [note for note in notes if isinstance(note, Replied)]
         if replied:

@@ -264,6 +264,23 @@ def test_one_that_waits_for_an_answer_hears_of_the_end_of_its_replica_and_of_the
     assert "closed" in str(ended.error)
 
 
+def test_small_requests_go_before_a_larger_one_that_came_after_them() -> None:
+    serving = _Serving(1, max_joined_rows=1)
+    began, held = threading.Event(), threading.Event()
+    serving.pool._inbox.put(lambda: began.set() or held.wait(WAIT_S))
+    assert began.wait(WAIT_S)
+
+    for number in range(20):
+        serving.ask(float(number))
+    serving.pool.submit([np.full((1, 3), 99.0)], ended=lambda _: None)
+    held.set()
+    serving.end()
+
+    values = [request.tensors[0][0, 0] for _, request in serving.transport.received]
+    assert values == [*map(float, range(20)), 99.0]
+    serving.check()
+
+
 def test_who_keeps_the_outputs_of_one_does_not_keep_them_all() -> None:
     outputs = (np.arange(32 * 4096, dtype=float).reshape(32, 4096),)
     how = Ended(
