@@ -23,6 +23,7 @@ from ovray.scoring.kept import KeptColumns
 from ovray.scoring.options import ScoreOptions
 from ovray.scoring.parts import OutputFolder
 from ovray.scoring.report import ScoreReport
+from ovray.scoring.result_formats import ResultFormat
 from ovray.scoring.row_plan import RowOptions
 from ovray.scoring.running import News, Stage
 from ovray.scoring.sinks import FolderSink, Stored
@@ -76,9 +77,9 @@ def _score(work: Work, output: Path, devices: str) -> tuple[ScoreReport, float]:
 
 
 @contextmanager
-def _open_folder(output: Path) -> Iterator[OutputFolder]:
+def _open_folder(output: Path, result_format: ResultFormat) -> Iterator[OutputFolder]:
     output.mkdir()
-    yield OutputFolder(name=str(output), location=str(output))
+    yield OutputFolder(name=str(output), location=str(output), format=result_format)
 
 
 @contextmanager
