@@ -73,8 +73,6 @@ class Requests:
         self._tester: ReplicaId | None = None
         #: What a replica may still be sent during this event; at 0 the others come first.
         self._allowances: dict[Replica, int] = {}
-        #: Replicas that queues have heard of since they were sent something, and whether they need not hear more.
-        self._placed: dict[Replica, bool] = {}
         self._next_sequence = 0
 
     @property
@@ -238,8 +236,6 @@ class Requests:
         """Tell every queue that concerns a replica how it stands after a change."""
         if not self._queues:
             return
-        if self._placed.pop(replica, False) and not replica.chunks:
-            return
         standing = self._standing(replica)
         for pin in (None, replica.device, str(replica.id)):
             queue = self._queues.get(pin)
@@ -336,9 +332,7 @@ class Requests:
         dispatch = self._ledger.book(replica, work)
         envelopes.setdefault(replica.id, []).append((dispatch.id, work.asked.request))
         if queue.waiting or len(self._stirred) > 1 or self._submitters:
-            self._placed.pop(replica, None)
             self.refresh(replica)
-            self._placed[replica] = self._allowances[replica] > 0
 
     def _allowance(self, replica: Replica, queue: _Queue) -> int:
         """Return how many requests a replica may get now: its share of those waiting, or what it needs to work."""
