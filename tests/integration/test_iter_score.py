@@ -131,6 +131,13 @@ class TestEveryRowComesOnce:
         assert_totals(frames, plain)
         assert pd.concat(frames)["id"].tolist() == list(range(ROWS))
 
+    def test_while_a_device_is_still_compiling(self, features: np.ndarray) -> None:
+        devices = "SIM?ms=0.01,SIM?compile_s=3600"
+
+        frames = list(ovray.iter_score(models.a_perceptron(), features, devices=devices))
+
+        assert pd.concat(frames).index.tolist() == list(range(ROWS))
+
     @needs_two_cores
     def test_also_when_a_replica_is_killed(
         self, features: np.ndarray, plain: np.ndarray, lease_folder: Path
