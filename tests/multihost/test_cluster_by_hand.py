@@ -33,6 +33,11 @@ SECTION = re.split(r"^## ", README, flags=re.MULTILINE)[1]
 SMALL_STORE = " -- --object-store-memory=100000000"
 COMMAND_TIMEOUT_S = 200.0
 
+_SCRAPE = (
+    "import sys, urllib.request as web; "
+    "[print(web.urlopen(url, timeout=60).read().decode()) for url in sys.argv[1:]]"
+)
+
 
 class Machines:
     """Is three machines, of which the first is to be the head; ``close`` takes all of them away."""
@@ -149,8 +154,21 @@ def test_the_page_leads_from_three_machines_to_a_scored_data_set(machines: Machi
     assert (scored[digits.DIGIT_COLUMN] == scored[digits.LABEL_COLUMN]).mean() > 0.95
     machines.run(head, re.findall(r"^\$ (python -c .*)$", SECTION, re.MULTILINE)[0])
 
-    # what Prometheus is told of, on every machine
+    # a trace that opens, with what was done on which machine
+    trace = json.loads((machines.shared / "digits-trace.json").read_text())
+    assert {"head", "w0", "w1"} & set(re.findall(r"head|w0|w1", json.dumps(trace["traceEvents"])))
+
+    # figures, from the endpoints that Prometheus is told of
     listed = json.loads(machines.run(head, "cat $RAY_TMPDIR/ray/prom_metrics_service_discovery.json"))
     targets = [target for group in listed for target in group["targets"]]
     for host in (head, *others):
         assert any(target.startswith(f"{host.address}:") for target in targets), targets
+
+    def rows_in_figures() -> float:
+        urls = " ".join(f"http://{target}/metrics" for target in targets)
+        scraped = machines.run(head, f"python -c '{_SCRAPE}' {urls}")
+        return sum(
+            float(count) for count in re.findall(r"^ray_ovray_rows_total\{.*\} (\S+)$", scraped, re.MULTILINE)
+        )
+
+    assert wait_until(lambda: rows_in_figures() == len(scored))
