@@ -8,7 +8,6 @@ script.
 import ast
 import doctest
 import re
-import signal
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -72,8 +71,6 @@ def _run(commands: list[str], folder: Path, environment: Mapping[str, str]) -> t
             stdout=out,
             stderr=told,
             start_new_session=True,
-            # As a terminal has it; a job system may have started the tests with interrupts ignored.
-            preexec_fn=_take_interrupts,
         )
         try:
             shell.wait(TIMEOUT_S)
@@ -84,10 +81,6 @@ def _run(commands: list[str], folder: Path, environment: Mapping[str, str]) -> t
         *parts, _ = re.split(rf"^{_MARKER} (\d+)\n", out.read(), flags=re.MULTILINE)
         texts, codes = parts[::2], parts[1::2]
         return [(int(code), text) for code, text in zip(codes, texts, strict=True)], told.read()
-
-
-def _take_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _shown_lines(page: Path) -> list[str]:

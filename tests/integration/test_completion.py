@@ -23,7 +23,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home where ``ovray --install-completion bash`` was typed once."""
     folder = tmp_path_factory.mktemp("home")
-    done = run(folder, [str(BIN / "ovray"), "--install-completion", "bash"])
+    done = typed(folder, "ovray --install-completion bash")
     assert "completion installed" in done
     return folder
 
@@ -33,6 +33,11 @@ def run(home: Path, command: list[str]) -> str:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def typed(home: Path, line: str) -> str:
+    """Run a line in a bash that stays, because the command looks for the shell that it was started from."""
+    return run(home, ["bash", "-c", f"{line}; exit $?"])
 
 
 def completed(home: Path, *words: str) -> list[str]:
@@ -53,4 +58,4 @@ def test_a_file_is_left_to_bash(home: Path) -> None:
 
 
 def test_the_script_for_bash_is_shown(home: Path) -> None:
-    assert "complete -o default" in run(home, [str(BIN / "ovray"), "--show-completion", "bash"])
+    assert "complete -o default" in typed(home, "ovray --show-completion bash")

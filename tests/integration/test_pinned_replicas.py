@@ -109,6 +109,7 @@ def test_the_core_of_a_killed_replica_can_be_leased_within_a_second(replicas: Ru
 #: Is a pool of its own: a driver with a Ray of its own, which holds the core it is told.
 POOL = """
 import queue, sys
+from ovray.driver.messages import Started
 from ovray.driver.placement import PlacementOptions, place
 from ovray.driver.session import ray_session
 from ovray.driver.transport import RayTransport
@@ -119,7 +120,9 @@ with ray_session("local"):
     transport = RayTransport(inbox, owner="a pool", lease_timeout_s=10.0)
     transport.put(_workload(), None)
     transport.start(spec, {})
-    print(inbox.get(timeout=60).report.pid)
+    while not isinstance(heard := inbox.get(timeout=60), Started):
+        pass  # what the cluster looks like
+    print(heard.report.pid)
     sys.stdin.readline()
 """
 

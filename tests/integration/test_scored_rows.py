@@ -76,6 +76,10 @@ def one_file(path: Path, **columns: Any) -> Path:
     return path
 
 
+#: Of a job to have all its replicas ready in time.
+ATTEMPTS = 10
+
+
 class TestRowsEqualThoseOfPlainOpenVINO:
     @pytest.mark.parametrize(
         ("devices", "replicas"),
@@ -90,9 +94,14 @@ class TestRowsEqualThoseOfPlainOpenVINO:
     ) -> None:
         expected = plain_openvino(models.a_perceptron(), {"features": features_of(feature_files)})
 
-        report = score(models.a_perceptron(), feature_files, tmp_path / "scores", devices=devices)
+        # A replica that is ready when the other has done all rows takes no part: then once more.
+        for attempt in range(ATTEMPTS):
+            output = tmp_path / f"scores-{attempt}"
+            report = score(models.a_perceptron(), feature_files, output, devices=devices)
+            if len(report.replicas) == replicas:
+                break
 
-        scores = scores_in(tmp_path / "scores")
+        scores = scores_in(output)
         assert scores["id"].to_pylist() == list(range(5_137))
         assert np.abs(as_array(scores["logits"], 3) - expected["logits"]).max() < TOLERANCE
         assert np.abs(as_array(scores["total"], 1) - expected["total"]).max() < TOLERANCE

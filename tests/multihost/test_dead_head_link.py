@@ -53,7 +53,7 @@ def a_script(cluster: Cluster, timeout_s: float, for_s: float = 120.0) -> Asking
 
 def test_a_heads_link_that_comes_back_in_time_costs_nothing(cluster: Cluster, data: Path, output: Path) -> None:
     with (
-        ScoringLoad(cluster, a_job(cluster, data, output, 30.0), host=cluster.hosts["w0"]) as load,
+        ScoringLoad(cluster, job=a_job(cluster, data, output, 30.0), host=cluster.hosts["w0"]) as load,
         RunningScript(cluster, a_script(cluster, 30.0, for_s=25.0), cluster.hosts["w1"], output) as script,
     ):
         load.wait_for(lambda standing: standing.done > 0)
@@ -88,7 +88,7 @@ def test_when_the_heads_link_is_down_for_good_job_and_script_end_with_an_error(
     cluster: Cluster, data: Path, output: Path
 ) -> None:
     with (
-        ScoringLoad(cluster, a_job(cluster, data, output, TIMEOUT_S), host=cluster.hosts["w0"]) as load,
+        ScoringLoad(cluster, job=a_job(cluster, data, output, TIMEOUT_S), host=cluster.hosts["w0"]) as load,
         RunningScript(cluster, a_script(cluster, TIMEOUT_S), cluster.hosts["w1"], output) as script,
     ):
         load.wait_for(lambda standing: standing.done > 0)
