@@ -26,6 +26,7 @@ from tests.multihost.watching import (
     SEED,
     holds_work_now,
     in_words,
+    is_lost_and_replaced,
     put_down,
     replica_on,
     slack,
@@ -120,7 +121,7 @@ def test_a_host_whose_processes_are_all_killed_is_done_without(
         at_s = time.monotonic()
         victim.kill_all_processes()
 
-        load.wait_for(lambda standing: standing.counters["losses"] == 1 and standing.counters["retries"] > 0)
+        load.wait_for(is_lost_and_replaced)
         count = load.finish()
 
     check_all_answered(count)
@@ -246,7 +247,7 @@ def test_a_replica_that_takes_too_much_memory_is_replaced(
         (cluster.shared / "meal").touch()
         assert wait_until(lambda: limit.kills > 0)
 
-        load.wait_for(lambda standing: standing.counters["losses"] == 1 and standing.counters["retries"] > 0)
+        load.wait_for(is_lost_and_replaced)
         load.wait_for(lambda standing: standing.trusts("w0/CPU.0#0"), since_s=time.monotonic())
         hurry(cluster)
         count = load.finish()

@@ -26,6 +26,7 @@ from tests.multihost.watching import (
     SEED,
     holds_work_now,
     in_words,
+    is_lost_and_replaced,
     put_down,
     replica_on,
     slack,
@@ -91,7 +92,7 @@ def test_a_host_whose_processes_are_all_killed_is_done_without(cluster: Cluster,
         at_s = time.monotonic()
         victim.kill_all_processes()
 
-        load.wait_for(lambda standing: standing.counters["losses"] == 1 and standing.counters["retries"] > 0)
+        load.wait_for(is_lost_and_replaced)
         count = load.finish()
 
     assert (count.lost, count.twice) == (0, 0)
@@ -180,7 +181,7 @@ def test_a_replica_that_takes_too_much_memory_is_replaced(cluster: Cluster, job:
         assert wait_until(lambda: limit.kills > 0)
         victim.run("rm", f"{cluster.local}/tmp/eat")
 
-        load.wait_for(lambda standing: standing.counters["losses"] == 1 and standing.counters["retries"] > 0)
+        load.wait_for(is_lost_and_replaced)
         count = load.finish()
         limit.close()
 

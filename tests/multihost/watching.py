@@ -46,6 +46,12 @@ def holds_work_now(load: DriverLoad, replica: str) -> Standing:
     return load.wait_for(lambda standing: standing.at_s > now_s and standing.holds_work(replica))
 
 
+def is_lost_and_replaced(standing: Standing) -> bool:
+    """Say whether one replica is lost, and others have what it held: sent again, or as copies before that."""
+    counters = standing.counters
+    return counters["losses"] == 1 and counters["retries"] + counters["backups_won"] > 0
+
+
 def put_down(fault: str, load: Load, count: Count, goes_on: str, asked: str) -> None:
     table.rows.append(
         table.Row(fault=fault, load=load.text, lost=count.lost, twice=count.twice, goes_on=goes_on, asked=asked)
