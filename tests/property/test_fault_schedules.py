@@ -19,7 +19,7 @@ def replay_first(count: int) -> None:
 
 def test_a_broken_promise_prints_its_seed_and_the_events_that_replay_it(monkeypatch: pytest.MonkeyPatch) -> None:
     # given a scheduler that loses the rows of lost replicas
-    monkeypatch.setattr(Jobs, "_give_back", lambda self, chunk: None)
+    monkeypatch.setattr(Jobs, "_give_back", lambda self, chunk, back_from: None)
 
     with pytest.raises(fault_schedules.BrokenPromiseError) as broken:
         replay_first(500)
