@@ -1,7 +1,8 @@
 """Serves requests from any thread over a set of replicas: the thread that drives them, and the way in.
 
 May not enter: what becomes of a request (request_loop.py), decisions (core), Ray (transport.py), OpenVINO's
-objects (runtime/).  Whatever changes the loop happens on the driver thread; others leave it a note in its inbox.
+objects (runtime/).  Whatever changes the loop happens on the thread that has the turn: the driver thread, or a
+caller's that finds nobody driving and sends its own request.  All others leave a note in the inbox.
 """
 
 import atexit

@@ -1,8 +1,8 @@
 """Carries requests between callers and replicas: the scheduler's commands become messages, the replicas' messages
 its events.
 
-May not enter: threads, waiting (pool.py), decisions (core), Ray (transport.py).  Everything here happens on one
-thread.
+May not enter: threads, waiting (pool.py), decisions (core), Ray (transport.py).  Everything here happens on
+one thread at a time, the one that has the pool's turn.
 """
 
 import logging
