@@ -12,16 +12,18 @@ from ovray.core.scheduler import Scheduler
 from ovray.core.settings import SchedulerSettings
 from ovray.devices.records import Plan, ReplicaSpec
 from ovray.driver.arena import Arena, ArenaStorage, ProcessStorage
+from ovray.driver.carriage import Carriage
 from ovray.driver.host_transport import HostTransport
 from ovray.driver.lifecycle import Upkeep
 from ovray.driver.messages import ReplicaStart
-from ovray.driver.pool import Carriage, RequestPool
+from ovray.driver.pool import RequestPool
 from ovray.driver.pool_options import Carriers, PoolOptions, replica_properties, serving_order
 from ovray.driver.reporter import Reporter
 from ovray.driver.room import Room
 from ovray.driver.session import held_session
 from ovray.driver.spans import spans_if_traced
 from ovray.driver.status_board import Board
+from ovray.driver.telling import Telling
 from ovray.driver.trace import Trace
 from ovray.driver.transport import Inbox, Outlet, RayTransport
 
@@ -86,7 +88,9 @@ def make_pool(
         order,
         make_upkeep(inbox),
     )
-    pool.reporter = Reporter(lambda: Board(model_name, "requests"))
-    pool.trace = None if options.trace is None else Trace(options.trace, model_name)
-    pool.spans = spans_if_traced(model_name)
+    pool.telling = Telling(
+        Reporter(lambda: Board(model_name, "requests")),
+        None if options.trace is None else Trace(options.trace, model_name),
+        spans_if_traced(model_name),
+    )
     return pool

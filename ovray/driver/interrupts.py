@@ -1,7 +1,7 @@
 """Keeps Ctrl-C from falling into what must not stop half-way.
 
 May not enter: what is kept from it.  That is a job's loop on the main thread, which ends well at the first Ctrl-C
-and at once at the second (job.py), and a turn at driving a pool (pool.py).
+and at once at the second (job.py), and a turn at driving a pool (turn.py).
 """
 
 # signal.signal makes enums of what it is given and returns, at ten times the cost.

@@ -4,8 +4,8 @@ A replica is starting, ready, draining, or down; one that is down is started aga
 its host is there.  One that is wanted no more drains, and is forgotten when it has ended.  Whether a ready one is
 trusted with work (evicted, resting, stalled) is the scheduler's to say.
 
-May not enter: work, decisions about it (core), Ray (transport.py).  Callers: job.py and pool.py, each from the one
-thread that also feeds the scheduler.
+May not enter: work, decisions about it (core), Ray (transport.py).  Callers: job.py and request_loop.py,
+each from where the scheduler is fed, too.
 """
 
 import logging

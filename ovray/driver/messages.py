@@ -1,7 +1,7 @@
 """What replicas, and those who watch the cluster, tell the driver, as it arrives in the driver's inbox.
 
 May not enter: decisions.  Who puts these there: transport.py, cluster_watch.py, newcomers.py.  Who turns them into
-the scheduler's events: lifecycle.py, job.py and pool.py.
+the scheduler's events: lifecycle.py, job.py and request_loop.py.
 """
 
 from collections.abc import Mapping, Sequence

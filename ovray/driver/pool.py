@@ -1,25 +1,20 @@
-"""Serves requests from any thread over a set of replicas: the thread that drives them, and the way in.
+"""Serves requests from any thread over a set of replicas: the way in.
 
-May not enter: what becomes of a request (request_loop.py), decisions (core), Ray (transport.py), OpenVINO's
-objects (runtime/).  Whatever changes the loop happens on the thread that has the turn: the driver thread, or a
-caller's that finds nobody driving and sends its own request.  All others leave a note in the inbox.
+May not enter: threads and turns (driving.py), what becomes of a request (request_loop.py), decisions (core), Ray
+(transport.py), OpenVINO's objects (runtime/).
 """
 
 import atexit
 import itertools
-import logging
 import math
 import os
-import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as AnswerTimeoutError
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
@@ -32,32 +27,23 @@ from ovray.core.settings import SchedulerSettings
 from ovray.core.snapshot import Snapshot
 from ovray.devices.records import ReplicaSpec
 from ovray.devices.replanning import Present
-from ovray.driver.bundles import BUNDLE_BYTES, Bundles
+from ovray.driver.bundles import Bundles
 from ovray.driver.calls import Call, Ended
-from ovray.driver.interrupts import HeldBack
+from ovray.driver.carriage import Carriage
+from ovray.driver.driving import ANSWER_TIMEOUT_S, Driving
 from ovray.driver.lifecycle import ReplicaSet, Upkeep
-from ovray.driver.mailbox import Ready
-from ovray.driver.messages import PoolEnded, PoolRearranged, ReplicaStart, Replied
+from ovray.driver.messages import ReplicaStart
 from ovray.driver.meter import ReplicaMeter
-from ovray.driver.ordering import Ordering
 from ovray.driver.reading import Reading, read_replicas
-from ovray.driver.reporter import Reporter
 from ovray.driver.request_loop import RequestLoop
 from ovray.driver.room import Room
 from ovray.driver.small_requests import SmallRequest
-from ovray.driver.spans import Spans
-from ovray.driver.trace import Trace
-from ovray.driver.transport import Inbox, Transport
-from ovray.driver.works import work_of_request
-from ovray.errors import InvariantError, OvrayError, ReplicaError
+from ovray.driver.telling import Telling
+from ovray.driver.transport import Inbox
+from ovray.errors import ReplicaError
 from ovray.replica.workload import ReplicaReport
 
 T = TypeVar("T")
-
-_log = logging.getLogger(__name__)
-
-#: What the driver thread may take to answer a question or to end; it never waits for long itself.
-ANSWER_TIMEOUT_S = 30.0
 
 #: How often those who wait look whether the pool still lives.
 _LOOK_S = 0.1
@@ -81,49 +67,6 @@ class PoolSnapshot:
     present: Present
     #: Why replicas that were wanted did not take part, or left.
     failures: Mapping[ReplicaId, Exception]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Errand:
-    """Something to be done on the driver thread."""
-
-    do: Callable[[], Any]
-    done: Future[Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Closing:
-    """The last note in the inbox."""
-
-
-class TensorStorage(Protocol):
-    """Keeps the tensors of requests from their submission to their end.  Safe to use from many threads."""
-
-    def place(self, tensor: NDArray[Any]) -> NDArray[Any] | None:
-        """Copies a tensor to where ``keep`` leaves it, until ``forget``; ``None``: it is not worth it."""
-        ...
-
-    def keep(self, tensor: NDArray[Any]) -> NDArray[Any]:
-        """Copies a tensor, unless it was placed and not forgotten; what is kept is C-contiguous."""
-        ...
-
-    def forget(self, kept: Iterable[NDArray[Any]]) -> None:
-        """Says once, for each time that these were placed or kept, that they are not needed any more."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Carriage:
-    """Says how requests travel."""
-
-    #: What replicas know this driver by.
-    client: str
-    #: Where answers go; also takes what other threads want of the driver thread.
-    inbox: Inbox
-    #: Carries what is sent.
-    transport: Transport
-    #: Keeps tensors until they are sent for the last time.
-    storage: TensorStorage
 
 
 class RequestPool:
@@ -165,33 +108,13 @@ class RequestPool:
             carriage.client,
             Bundles(carriage.inbox.put, SchedulerSettings().max_replicas_killed, room.leave),
         )
-        self._loop.on_look = self._report
-        #: Is told how the pool stands, now and then; may be set until ``start``, and is started and ended with it.
-        self.reporter: Reporter | None = None
-        #: Take in what has ended; may be set until ``start``.
-        self.trace: Trace | None = None
-        self.spans: Spans | None = None
-        self._loop.ordering = self._ordering(order)
-        #: Who holds it drives: the driver thread, or one that lends it a hand with small requests.
-        self._turn = threading.Lock()
-        #: The thread that has the turn, or had it last.
-        self._turn_of: int | None = None
-        self._sleeps_until_s = 0.0
-        #: Is held by one that waits at the sockets in place of the driver thread, which waits for notes then.
-        self._guest = threading.Lock()
-        #: Whether one was here since the driver thread last looked.
-        self._has_had_guest = False
-        #: Why the pool cannot go on, if a lent hand was struck.
-        self._lender_error: InvariantError | None = None
-        #: Small requests that nobody has taken in yet.
-        self._small: deque[SmallRequest] = deque()
+        self._loop.on_look = self._look
+        self._loop.order_by(order)
+        self._driving = Driving(self._inbox, self._loop, self._transport.explain, self._end)
+        #: Hears of what is done here; may be set until ``start``.
+        self.telling = Telling()
         self._request_ids = itertools.count()
         self._pid = os.getpid()
-        #: Set once, and then nothing is taken any more.
-        self._over: OvrayError | None = None
-        self._closing = False
-        self._first_ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ovray-driver", daemon=True)
 
     # --- from any thread ------------------------------------------------------------------------------------
 
@@ -205,12 +128,11 @@ class RequestPool:
         _open_pools.add(self)
         self._replicas.start(wanted)
         self._loop.order_replicas()
-        if self.reporter is not None:
-            self.reporter.start()
-        if self.trace is not None or self.spans is not None:
-            self._loop.on_ended = self._trace_request
-        self._thread.start()
-        while not self._first_ready.wait(_LOOK_S):
+        self.telling.start()
+        if self.telling.wants_each_request:
+            self._loop.on_ended = self.telling.ended
+        self._driving.start()
+        while not self._driving.first_ready.wait(_LOOK_S):
             self.check_open()
 
     def submit(
@@ -261,13 +183,10 @@ class RequestPool:
                 self._room.leave(size_bytes)
 
         call = Call(asked=asked, tensors=taken, ended=leave, submitted_s=submitted_s)
-        if self.spans is not None:
+        if self.telling.spans is not None:
             # Each caller gets a span of its own, so that each request has to stay one.
-            call.context, call.may_be_joined = self.spans.here(), False
-        self._hand_over(call, size_bytes)
-        if self._over is not None:
-            # The driver thread may have looked for the last time before the request was there.
-            self._end_what_is_left()
+            call.context, call.may_be_joined = self.telling.spans.here(), False
+        self._driving.submit(call, size_bytes)
         return asked.request
 
     @property
@@ -288,9 +207,8 @@ class RequestPool:
         Raises:
             ReplicaError: the pool is closed or broken.
         """
-        self._take_in(request)
-        if self._has_had_guest:
-            self._inbox.wake()  # the driver thread left the sockets to somebody who may have gone
+        self._let_in(request)
+        self._driving.submit_small(request)
 
     def infer_small(self, request: SmallRequest) -> None:
         """Takes a request as ``submit_small``, and may return only when it has ended.
@@ -298,30 +216,13 @@ class RequestPool:
         Where it is the only one under way, this thread waits at the sockets in the driver thread's place, so that
         no thread has to be woken for its answer but the one that wants it.
         """
-        self._take_in(request)
-        if self._loop.has_one and self._guest.acquire(blocking=False):
-            try:
-                self._wait_as_guest(request)
-            finally:
-                self._guest.release()
-        if self._has_had_guest and not self._loop.is_idle:
-            self._inbox.wake()
+        self._let_in(request)
+        self._driving.infer_small(request)
 
-    def _take_in(self, request: SmallRequest) -> None:
+    def _let_in(self, request: SmallRequest) -> None:
         self.check_open()
         self._room.enter(request.kind.size_bytes, None, self.check_open)
         request.submitted_s = time.monotonic()
-        # In this order: who drives looks here once more after each turn, so a request that finds the turn taken,
-        # or enough under way, is found.
-        self._small.append(request)
-        request.is_taken = True
-        if self._loop.is_idle:
-            self._lend_a_hand()
-        elif not self._loop.has_enough(len(self._small)):
-            self._inbox.wake()
-        if self._over is not None:
-            # The driver thread may have looked for the last time before the request was there.
-            self._end_what_is_left()
 
     def cancel_small(self, request: SmallRequest) -> None:
         """Ends a request with an error, unless it has ended."""
@@ -376,7 +277,7 @@ class RequestPool:
             ReplicaError: the pool is closed or broken.
         """
         upkeep = upkeep_of(self._inbox)
-        self._on_driver_thread(lambda: self._loop.rearrange(wanted, self._ordering(order), upkeep))
+        self._on_driver_thread(lambda: self._loop.rearrange(wanted, order, upkeep))
 
     def read_property(self, name: str) -> Any:
         """Asks the first replica that is ready for a property of its compiled model.
@@ -418,11 +319,8 @@ class RequestPool:
 
     def close(self) -> None:
         """Ends the replicas; requests that have not ended end with an error.  A second call does nothing."""
-        if self._pid != os.getpid() or self._thread.ident is None:
-            return
-        self._inbox.put(_Closing())
-        if threading.current_thread() is not self._thread:
-            self._thread.join(ANSWER_TIMEOUT_S)
+        if self._pid == os.getpid() and self._driving.has_started:
+            self._driving.close()
 
     def check_open(self) -> None:
         """Raises where nothing can be asked of this pool any more.
@@ -430,16 +328,13 @@ class RequestPool:
         Raises:
             ReplicaError: the pool is closed, broken, or belongs to the process that this one was forked from.
         """
-        if self._over is not None:
-            raise self._over
+        if self._driving.over is not None:
+            raise self._driving.over
         if self._pid != os.getpid():
             raise ReplicaError(
                 "this process was forked from the one that compiled the model, and its replicas answer only there;"
                 " compile in the child, or start it with the 'spawn' method of multiprocessing"
             )
-
-    def _ordering(self, order: ServingOrder | None) -> Ordering | None:
-        return None if order is None else Ordering(order, self._replicas)
 
     def _ask_a_replica(self, question: str, *arguments: Any) -> Any:
         def ask() -> Future[Any]:
@@ -455,104 +350,19 @@ class RequestPool:
 
     def _on_driver_thread(self, do: Callable[[], T]) -> T:
         self.check_open()
-        done: Future[T] = Future()
-        self._inbox.put(_Errand(do=do, done=done))
-        if self._over is not None:
-            self._end_what_is_left()
-        try:
-            return done.result(ANSWER_TIMEOUT_S)
-        except AnswerTimeoutError as error:
-            raise InvariantError(f"the driver thread did not answer within {ANSWER_TIMEOUT_S:g} s") from error
+        return self._driving.do(do)
 
     # --- on the driver thread -------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        try:
-            while not self._closing:
-                found = self._wait()
-                with self._turn:
-                    self._turn_of = threading.get_ident()
-                    self._take(self._inbox.collect(found))
-                    self._loop.tick()
-                if self._replicas.first_ready_s is not None:
-                    self._first_ready.set()
-                if self._lender_error is not None:
-                    raise self._lender_error
-            self._over = ReplicaError("the model was closed; compile it again to infer")
-        except OvrayError as error:
-            self._over = self._transport.explain(error)
-        except Exception as error:  # noqa: BLE001 (whoever waits must hear of a bug in here)
-            self._over = InvariantError(f"the driver thread ended with {type(error).__name__}: {error}")
-            self._over.__cause__ = error
-        finally:
-            self._end_what_is_left()
-            if self.reporter is not None:
-                self.reporter.close(self._read(self._loop.snapshot()))
-            self._replicas.close()
-            self._transport.close()
-            self._let_go()
-            self._write_trace()
+    def _end(self) -> None:
+        self.telling.stop(lambda: self._read(self._loop.snapshot()))
+        self._replicas.close()
+        self._transport.close()
+        self._let_go()
+        self.telling.write_trace()
 
-    def _wait(self) -> Ready:
-        self._sleeps_until_s = self._loop.due_s
-        if not self._has_had_guest:
-            return self._inbox.wait(self._loop.due_in_s, lambda: self._has_small_to_do)
-        # Also while no guest is there and nothing under way: who infers one by one is likely to come again.
-        self._inbox.wait_aside(
-            self._loop.due_in_s,
-            lambda: self._has_small_to_do or not (self._guest.locked() or self._loop.is_idle),
-        )
-        self._has_had_guest = self._guest.locked()
-        return []
-
-    def _take(self, notes: Sequence[Any]) -> None:
-        calls = [note for note in notes if isinstance(note, Call)]
-        if calls:
-            if self._has_small_to_do:
-                self._submit_small()  # before those that came after them
-            self._loop.submit(calls)
-        replied = [note for note in notes if isinstance(note, Replied)]
-        if replied:
-            self._loop.take_replies(replied)
-        if self._has_small_to_do:
-            self._submit_small()
-        for note in notes:
-            if not isinstance(note, (Call, Replied)):
-                self._take_note(note)
-
-    def _take_note(self, note: Any) -> None:
-        if isinstance(note, events.RequestCancelled):
-            self._loop.cancel(note)
-        elif isinstance(note, _Errand):
-            _carry_out(note)
-        elif isinstance(note, _Closing):
-            self._closing = True
-        elif isinstance(note, PoolRearranged):
-            self._loop.rearrange(note.wanted, self._ordering(note.order))
-        elif isinstance(note, PoolEnded):
-            raise note.error
-        elif callable(note):
-            note()  # a transport's, which touches its sockets during a turn only
-        else:
-            self._loop.take(note)
-
-    def _trace_request(self, call: Call, how: Ended, now_s: float) -> None:
-        work = work_of_request(call, how, now_s)
-        if self.trace is not None:
-            self.trace.add(work)
-        if self.spans is not None:
-            self.spans.add(work, call.context)
-
-    def _write_trace(self) -> None:
-        if self.trace is not None:
-            try:
-                self.trace.write()
-            except OSError as error:
-                _log.error("the trace cannot be written: %s", error)
-
-    def _report(self, snapshot: Snapshot) -> None:
-        if self.reporter is not None and self.reporter.is_due:
-            self.reporter.tell(self._read(snapshot))
+    def _look(self, snapshot: Snapshot) -> None:
+        self.telling.look(lambda: self._read(snapshot))
 
     def _read(self, snapshot: Snapshot) -> Reading:
         counted = self._loop.meter.copy()
@@ -564,108 +374,6 @@ class RequestPool:
             rejected=self._room.rejected,
             waiting=snapshot.requests_waiting,
         )
-
-    def _end_what_is_left(self) -> None:
-        """Tells everybody who still waits for something that it will not come."""
-        if self._turn.locked() and self._turn_of == threading.get_ident():
-            return  # in the middle of it; comes here again when its turn is over
-        error = self._over or ReplicaError("the driver thread has ended")
-        with self._turn:
-            self._turn_of = threading.get_ident()
-            self._loop.end_all(error)
-            self._loop.refuse_small(_all_of(self._small), error)
-            for note in self._inbox.get_all(0.0):
-                if isinstance(note, Call):
-                    self._loop.refuse(note, error)
-                elif isinstance(note, _Errand):
-                    note.done.set_exception(error)
-
-    # --- on whichever thread has its turn -------------------------------------------------------------------
-
-    @property
-    def _has_small_to_do(self) -> bool:
-        return bool(self._small) and not self._loop.has_enough(len(self._small))
-
-    def _hand_over(self, call: Call, size_bytes: int) -> None:
-        """Has a request taken in: on this thread if nobody drives now, so that none is woken; else by who does."""
-        # Those that could be joined are better found together, and what others left before comes before.
-        if size_bytes <= BUNDLE_BYTES or self._inbox.has_notes or not self._turn.acquire(blocking=False):
-            self._inbox.put(call)
-            return
-        self._drive(lambda: self._loop.submit((call,)))
-        # A driver thread that left the sockets to a guest may be waiting for notes only.
-        self._inbox.wake() if self._has_had_guest else self._wake_if_due()
-
-    def _lend_a_hand(self) -> None:
-        """Does the driver thread's work on small requests on this thread, unless somebody is driving now."""
-        while self._small and self._loop.is_idle and self._turn.acquire(blocking=False):
-            self._drive(self._submit_small)
-            if self._lender_error is not None:
-                return
-        self._wake_if_due()
-
-    def _drive(self, do: Callable[[], None]) -> None:
-        """Uses the turn, which this thread has, and gives it back."""
-        with HeldBack():
-            try:
-                self._turn_of = threading.get_ident()
-                self._try(do)
-            finally:
-                self._turn.release()
-
-    def _wake_if_due(self) -> None:
-        """Wakes the driver thread where a turn that was used on another left it something to do earlier."""
-        if self._has_small_to_do or self._loop.due_s < self._sleeps_until_s:
-            self._inbox.wake()
-
-    def _wait_as_guest(self, request: SmallRequest) -> None:
-        self._has_had_guest = True
-        while not request.is_over and self._over is None and self._lender_error is None:
-            found = self._inbox.wait(_LOOK_S, lambda: self._has_small_to_do)
-            with HeldBack(), self._turn:
-                self._turn_of = threading.get_ident()
-                self._try(partial(self._take_replies, found))
-            if self._inbox.has_notes:
-                self._inbox.wake()
-
-    def _take_replies(self, found: Ready) -> None:
-        """Takes the replies that are there, and leaves all else that was said to the driver thread."""
-        self._inbox.call_back(found)
-        while (note := self._inbox.next_of(Replied)) is not None:
-            self._loop.take_replies((note,))
-        if self._has_small_to_do:
-            self._submit_small()
-
-    def _try(self, do: Callable[[], None]) -> None:
-        """Does something of the driver thread's on another thread; what goes wrong with it is not the caller's."""
-        try:
-            do()
-        except BaseException as error:  # noqa: BLE001 (whoever waits must hear of it, not this caller)
-            self._lender_error = InvariantError(
-                f"a thread that drove the pool was stopped by {type(error).__name__}: {error}"
-            )
-            self._lender_error.__cause__ = error
-            self._inbox.wake()
-
-    def _submit_small(self) -> None:
-        left = taken = _all_of(self._small)
-        try:
-            left = self._loop.submit_small(taken)
-        finally:
-            # All of them, where something went wrong: then those that wait are told.
-            self._small.extendleft(reversed(left))
-
-
-def _carry_out(errand: _Errand) -> None:
-    try:
-        errand.done.set_result(errand.do())
-    except OvrayError as error:
-        errand.done.set_exception(error)
-
-
-def _all_of(requests: deque[SmallRequest]) -> list[SmallRequest]:
-    """Takes out all that there are; whoever has the turn is the only one to take."""
-    return [requests.popleft() for _ in range(len(requests))]
 
 
 _open_pools: "weakref.WeakSet[RequestPool]" = weakref.WeakSet()

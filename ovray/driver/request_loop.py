@@ -1,7 +1,7 @@
 """Carries requests between callers and replicas: the scheduler's commands become messages, the replicas' messages
 its events.
 
-May not enter: threads, waiting (pool.py), decisions (core), Ray (transport.py).  Everything here happens on
+May not enter: threads, waiting (driving.py), decisions (core), Ray (transport.py).  Everything here happens on
 one thread at a time, the one that has the pool's turn.
 """
 
@@ -13,6 +13,7 @@ from ovray.core import commands, events
 from ovray.core.ids import DispatchId, ReplicaId, RequestId
 from ovray.core.ledger import ReplicaState
 from ovray.core.scheduler import Scheduler
+from ovray.core.serving_order import ServingOrder
 from ovray.core.snapshot import Snapshot
 from ovray.driver import messages
 from ovray.driver.bundles import Bundles, bundle_rule
@@ -61,14 +62,14 @@ class RequestLoop:
         self._replicas = replicas
         self._client = client
         #: Says which replicas are to serve; ``None``: all alike.
-        self.ordering: Ordering | None = None
+        self._ordering: Ordering | None = None
         self._clock = clock
         self._bundles = bundles
         #: Counts what becomes of requests.
         self.meter: RequestMeter = bundles.meter
-        #: Is shown how things stand whenever silent replicas are looked for.
         #: Is shown each request, or bundle, that has ended, and when; ``None`` where nobody traces.
         self.on_ended: Callable[[Call, Ended, float], None] | None = None
+        #: Is shown how things stand whenever silent replicas are looked for.
         self.on_look: Callable[[Snapshot], None] = _look_away
         #: Where requests are joined, how many bundles give every replica something to do.
         self._few = 0
@@ -115,6 +116,11 @@ class RequestLoop:
         self._calls.update((call.asked.request, call) for call in formed)
         self._feed_all([call.asked for call in formed])
         return left
+
+    @property
+    def is_first_ready(self) -> bool:
+        """Whether a replica is ready, or was once."""
+        return self._replicas.first_ready_s is not None
 
     @property
     def is_idle(self) -> bool:
@@ -211,22 +217,26 @@ class RequestLoop:
 
     def order_replicas(self) -> None:
         """Has the scheduler prefer what is to be preferred as replicas stand now."""
-        if self.ordering is not None:
-            for event in self.ordering.look(self._scheduler.snapshot()):
+        if self._ordering is not None:
+            for event in self._ordering.look(self._scheduler.snapshot()):
                 self.feed(event)
 
+    def order_by(self, order: ServingOrder | None) -> None:
+        """Says which replicas are to serve as they come and go; ``None``: all alike."""
+        self._ordering = None if order is None else Ordering(order, self._replicas)
+
     def rearrange(
-        self, wanted: Sequence[messages.ReplicaStart], ordering: Ordering | None, upkeep: Upkeep | None = None
+        self, wanted: Sequence[messages.ReplicaStart], order: ServingOrder | None, upkeep: Upkeep | None = None
     ) -> None:
         """Has these replicas and no others from now on; those that are left out finish what they hold.
 
         Args:
             wanted: in the order in which they are preferred.
-            ordering: says which of them are to serve; ``None``: all alike.
+            order: which of them are to serve as they come and go; ``None``: all alike.
             upkeep: how they are looked after; ``None`` is as before.
         """
-        self.ordering = ordering
-        if ordering is None:
+        self.order_by(order)
+        if order is None:
             self.feed(events.PrioritiesChanged(devices=None))
         self._left_out.clear()
         for event in self._replicas.rearrange(wanted, upkeep):
@@ -235,7 +245,7 @@ class RequestLoop:
 
     def hold_back(self) -> None:
         """Gives no replica anything more; what they hold is finished."""
-        self.ordering = None
+        self._ordering = None
         self.feed(events.PrioritiesChanged(devices=()))
 
     @property
@@ -249,7 +259,7 @@ class RequestLoop:
 
     def set_priorities(self, devices: Sequence[str]) -> None:
         """Prefers devices in this order from now on, whatever becomes of them."""
-        self.ordering = None
+        self._ordering = None
         self.feed(events.PrioritiesChanged(devices=tuple(devices)))
 
     def _end_pinned_to_nobody(self) -> None:

@@ -107,7 +107,7 @@ class Serving:
         self.pool: RequestPool = opened.pool
         self.ports = ports
         self.plain_inputs: PlainInputs | NoPlainInputs = (
-            PlainInputs(ports) if self.pool.spans is None else NoPlainInputs()
+            PlainInputs(ports) if self.pool.telling.spans is None else NoPlainInputs()
         )
         self.callbacks = CallbackThreads("ovray-callback")
         #: What the caller set; ``None`` is the order of the device string.

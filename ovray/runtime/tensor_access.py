@@ -9,7 +9,7 @@ from typing import Any, overload
 
 import openvino as ov
 
-from ovray.driver.pool import TensorStorage
+from ovray.driver.carriage import TensorStorage
 from ovray.runtime.output_tensors import OutputTensors
 from ovray.runtime.ports import PortKey, Ports
 from ovray.runtime.tensors import InputTensors

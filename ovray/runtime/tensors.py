@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from openvino import layout_helpers
 from openvino.utils.data_helpers import _data_dispatch
 
-from ovray.driver.pool import TensorStorage
+from ovray.driver.carriage import TensorStorage
 from ovray.driver.small_requests import Kind
 from ovray.errors import DataError, OvrayError
 from ovray.runtime.ports import PortKey, Ports, an_empty_tensor, describe

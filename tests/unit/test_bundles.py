@@ -14,7 +14,8 @@ from ovray.core.scheduler import Scheduler
 from ovray.driver.arena import ProcessStorage
 from ovray.driver.bundles import RowTimes
 from ovray.driver.calls import Ended
-from ovray.driver.pool import Carriage, RequestPool
+from ovray.driver.carriage import Carriage
+from ovray.driver.pool import RequestPool
 from ovray.driver.room import Room
 from ovray.driver.transport import Inbox
 from ovray.errors import DataError, ReplicaError

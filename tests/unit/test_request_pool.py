@@ -17,8 +17,9 @@ from ovray.devices.records import ReplicaSpec
 from ovray.driver.arena import ProcessStorage
 from ovray.driver.bundles import BUNDLE_BYTES
 from ovray.driver.calls import Ended
+from ovray.driver.carriage import Carriage
 from ovray.driver.messages import ReplicaStart
-from ovray.driver.pool import Carriage, RequestPool
+from ovray.driver.pool import RequestPool
 from ovray.driver.room import Room
 from ovray.driver.transport import Inbox
 from ovray.errors import CompileError, ConfigError, DataError, ReplicaError

@@ -12,7 +12,8 @@ from ovray.core.ids import ReplicaId
 from ovray.core.scheduler import Scheduler
 from ovray.driver.arena import ProcessStorage
 from ovray.driver.calls import Ended
-from ovray.driver.pool import Carriage, RequestPool
+from ovray.driver.carriage import Carriage
+from ovray.driver.pool import RequestPool
 from ovray.driver.room import Room
 from ovray.driver.small_requests import Joined, Kind, SmallRequest
 from ovray.driver.transport import Inbox
