@@ -16,6 +16,7 @@ from ovray.driver.carriage import Carriage
 from ovray.driver.host_transport import HostTransport
 from ovray.driver.lifecycle import Upkeep
 from ovray.driver.messages import ReplicaStart
+from ovray.driver.meter import Figures
 from ovray.driver.pool import RequestPool
 from ovray.driver.pool_options import Carriers, PoolOptions, replica_properties, serving_order
 from ovray.driver.reporter import Reporter
@@ -89,7 +90,7 @@ def make_pool(
         make_upkeep(inbox),
     )
     pool.telling = Telling(
-        Reporter(lambda: Board(model_name, "requests")),
+        Reporter(lambda: Board(model_name, "requests")) if options.figures is Figures.ON else None,
         None if options.trace is None else Trace(options.trace, model_name),
         spans_if_traced(model_name),
     )

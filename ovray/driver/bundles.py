@@ -12,6 +12,7 @@ driver and 42 us of the replica a request before, 20 us and 5 us after.
 """
 
 import itertools
+import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from ovray.core.ids import ReplicaId, RequestId
 from ovray.core.ledger import ReplicaState
 from ovray.core.snapshot import ReplicaSnapshot, Snapshot
 from ovray.driver.calls import Call, Ended
-from ovray.driver.meter import RequestMeter
+from ovray.driver.meter import Figures, RequestMeter, request_meter
 from ovray.driver.small_requests import Joined, SmallRequest, joined_tensors, tell
 from ovray.errors import DataError, ReplicaError
 from ovray.replica.workload import ReplicaReport
@@ -120,7 +121,7 @@ class Bundles:
         self._max_kills = max_kills
         self._left = left
         #: Counts what becomes of requests, those that are in no bundle, too.
-        self.meter = RequestMeter()
+        self.meter: RequestMeter = request_meter(Figures.parse(os.environ))
         self._bundle_of: dict[RequestId, _Bundle] = {}
         # Below zero, so that they are nobody else's.
         self._ids = itertools.count(-1, -1)

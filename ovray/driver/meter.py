@@ -7,8 +7,9 @@ once.
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from ovray.core import commands, events
 from ovray.core.ids import DispatchId, ReplicaId
 from ovray.driver.calls import Ended
+from ovray.errors import ConfigError
 
 #: Upper ends of the buckets of times: those of OpenVINO Model Server, from 10 us to 24 minutes.
 TIME_BOUNDS_S = tuple(math.floor(10 * 1.8**i) / 1e6 for i in range(33))
@@ -28,6 +30,25 @@ _FOLDED_TOGETHER = 1024
 
 _TIME_BOUNDS_S = np.array(TIME_BOUNDS_S)
 _SIZE_BOUNDS = np.array(SIZE_BOUNDS)
+
+
+class Figures(Enum):
+    """Says whether work is counted, and those told who watch a cluster."""
+
+    ON = "on"
+    OFF = "off"
+
+    @staticmethod
+    def parse(environment: Mapping[str, str]) -> "Figures":
+        """Reads ``OVRAY_METRICS``.
+
+        Raises:
+            ConfigError: it is neither ``on`` nor ``off``.
+        """
+        wanted = environment.get("OVRAY_METRICS") or Figures.ON.value
+        if wanted not in {figures.value for figures in Figures}:
+            raise ConfigError(f"OVRAY_METRICS is {wanted!r}; set it to 'on' or 'off', or not at all")
+        return Figures(wanted)
 
 
 class Histogram:
@@ -55,13 +76,14 @@ class Histogram:
         self.sum += value * times
 
     def add_since(self, moments: "Moments", now: float) -> None:
-        """Counts by how much ``now`` is behind each moment; quick where they lie close together."""
-        first = bisect_left(self.bounds, now - moments.last)
-        if first == bisect_left(self.bounds, now - moments.first):
-            self.counts[first] += len(moments.all)
-        else:
-            for moment in moments.all:
-                self.counts[bisect_left(self.bounds, now - moment)] += 1
+        """Counts by how much ``now`` is behind each moment, at a cost that hardly grows with their number."""
+        at, last = bisect_left(self.bounds, now - moments.last), bisect_left(self.bounds, now - moments.first)
+        left = len(moments.all)  # the earlier a moment, the later its bucket
+        while at < last:
+            later = bisect_left(moments.all, -self.bounds[at], 0, left, key=lambda moment: moment - now)
+            self.counts[at] += left - later
+            at, left = at + 1, later
+        self.counts[last] += left
         self.sum += now * len(moments.all) - moments.sum
 
     def add_array(self, values: NDArray[np.float64], bounds: NDArray[np.float64]) -> None:
@@ -78,14 +100,14 @@ class Histogram:
 
 
 class Moments:
-    """Holds when some requests were submitted, at least one, and what is needed of that more than once."""
+    """Holds when some requests were submitted, at least one, in order of time."""
 
     __slots__ = ("all", "first", "last", "sum")
 
     def __init__(self, moments: Sequence[float]) -> None:
-        self.all = moments
-        self.first = min(moments)
-        self.last = max(moments)
+        self.all = sorted(moments)  # they almost are: this is one look at each
+        self.first = self.all[0]
+        self.last = self.all[-1]
         self.sum = sum(moments)
 
 
@@ -198,6 +220,24 @@ class RequestMeter(Meter):
         meter.inference_s.add(how.infer_s, count)
         meter.transport_s.add(max(0.0, how.total_s - wait_s - how.infer_s), count)
         meter.batch_rows.add(how.batch_rows, count)
+
+
+class NoRequestMeter(RequestMeter):
+    """Counts nothing."""
+
+    def sent(self, replica: ReplicaId, requests: int) -> None:
+        """Looks away."""
+
+    def ended(self, how: Ended) -> None:
+        """Looks away."""
+
+    def ended_together(self, how: Ended, submitted_s: float, each_s: Sequence[float]) -> None:
+        """Looks away."""
+
+
+def request_meter(figures: Figures) -> RequestMeter:
+    """Makes what counts requests, if they are to be counted."""
+    return RequestMeter() if figures is Figures.ON else NoRequestMeter()
 
 
 class ChunkMeter(Meter):

@@ -14,6 +14,7 @@ from ovray.core.policies import SchedulePolicy
 from ovray.core.serving_order import AsListed, BestThatWorks, ServingOrder
 from ovray.devices.grammar import parse
 from ovray.devices.records import Hint, ReplicaSpec
+from ovray.driver.meter import Figures
 from ovray.driver.placement import PlacementOptions
 from ovray.driver.trace import check_path
 from ovray.errors import ConfigError
@@ -85,6 +86,7 @@ class PoolOptions:
     batching: Batching = field(default_factory=Batching)
     address: str | None = None
     carriers: Carriers = field(default_factory=lambda: Carriers.parse(os.environ))
+    figures: Figures = field(default_factory=lambda: Figures.parse(os.environ))
     max_requests: int = MAX_REQUESTS
     max_bytes: int = MAX_BYTES
     #: By which other processes find the pool; ``None``: it is this process's alone.

@@ -11,7 +11,7 @@ from typing import Any
 from ovray.core import commands, events
 from ovray.driver.job import Commit, Progress
 from ovray.driver.lifecycle import ReplicaSet
-from ovray.driver.meter import ChunkMeter, ReplicaMeter
+from ovray.driver.meter import ChunkMeter, Figures, ReplicaMeter
 from ovray.driver.reading import Reading, read_replicas
 from ovray.driver.reporter import Reporter
 from ovray.driver.spans import spans_if_traced
@@ -24,12 +24,19 @@ from ovray.scoring.chunk import ChunkSeconds
 class JobFigures:
     """Listens to one job on its driver's thread."""
 
-    def __init__(self, replicas: ReplicaSet, model_name: str, trace: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        replicas: ReplicaSet,
+        model_name: str,
+        figures: Figures = Figures.ON,
+        trace: str | os.PathLike[str] | None = None,
+    ) -> None:
         """Stores; ``told`` acts.
 
         Args:
             replicas: those of the job.
             model_name: how figures call the model.
+            figures: whether they are told; chunks are counted for the trace all the same.
             trace: a file for one; ``None`` writes none.
 
         Raises:
@@ -42,7 +49,7 @@ class JobFigures:
         self._latest: Progress | None = None
         self._trace = None if trace is None else Trace(trace, model_name)
         self._spans = spans_if_traced(model_name)
-        self._reporter = Reporter(lambda: Board(model_name, "chunks"))
+        self._reporter = None if figures is Figures.OFF else Reporter(lambda: Board(model_name, "chunks"))
 
     def note(self, now_s: float, event: events.Event, came_of_it: Sequence[commands.Command]) -> None:
         """Is the driver's observer."""
@@ -65,7 +72,7 @@ class JobFigures:
 
         def look(progress: Progress) -> None:
             self._latest = progress
-            if self._reporter.is_due:
+            if self._reporter is not None and self._reporter.is_due:
                 self._reporter.tell(self._read(progress))
             watch(progress)
 
@@ -74,7 +81,8 @@ class JobFigures:
     @contextmanager
     def told(self) -> Iterator[None]:
         """Has figures told while the block runs, and once more when it ends."""
-        self._reporter.start()
+        if self._reporter is not None:
+            self._reporter.start()
         try:
             yield
         except BaseException:
@@ -88,7 +96,8 @@ class JobFigures:
             raise DataError(f"every row is done, but the trace cannot be written: {error}") from error
 
     def _end(self) -> None:
-        self._reporter.close(None if self._latest is None else self._read(self._latest))
+        if self._reporter is not None:
+            self._reporter.close(None if self._latest is None else self._read(self._latest))
         if self._trace is not None:
             self._trace.write()
 

@@ -10,6 +10,7 @@ from typing import TypedDict
 
 from ovray.core.events import MAX_BACKUPS
 from ovray.devices.records import CoreSharing
+from ovray.driver.meter import Figures
 from ovray.driver.placement import PlacementOptions
 from ovray.driver.trace import check_path
 from ovray.errors import ConfigError
@@ -41,6 +42,7 @@ class ScoreOptions:
     report: PathOrUrl | None = None
     #: And a trace.
     trace: str | os.PathLike[str] | None = None
+    figures: Figures = Figures.ON
     placement: PlacementOptions = field(default_factory=PlacementOptions)
     address: str | None = None
 
@@ -213,6 +215,7 @@ def parse_options(  # noqa: PLR0913 (the public face: every option has its name)
         max_backups=max_backups,
         report=report,
         trace=trace,
+        figures=Figures.parse(os.environ),
         placement=PlacementOptions.parse(
             devices=devices,
             hint=hint,

@@ -162,7 +162,7 @@ def run_scoring(
 
         upkeep = upkeep_of(options.placement, placed, start_of, inbox)
         driver = JobDriver(Scheduler(), transport, inbox, upkeep=upkeep)
-        figures = JobFigures(driver.replicas, scoring.model_name, options.trace)
+        figures = JobFigures(driver.replicas, scoring.model_name, options.figures, options.trace)
         observers: list[Observer] = [figures.note]
         if recording is not None:
             recording.plan, recording.replicas = plan, driver.replicas

@@ -77,6 +77,24 @@ def test_json_has_what_a_driver_does(head: ScrapedHead, driver: Script, tmp_path
     assert [(pool["name"], pool["replicas_ready"]) for pool in seen["pools"]] == [("shared", 2)]
 
 
+def test_a_driver_that_is_to_tell_nothing_is_not_seen(head: ScrapedHead, driver: Script, tmp_path: Path) -> None:
+    def told() -> dict[object, int]:
+        return {run["run"]: int(run["done"]) for run in look(head, tmp_path)["runs"]}  # type: ignore[call-overload]
+
+    where = {"RAY_ADDRESS": head.address, "OVRAY_RUN_ID": "unwatched", "OVRAY_METRICS": "off", **OPEN}
+    with running(_DRIVER, head.address, "", **where) as silent:
+        assert silent.read_line() == "serves"
+        # The other one, which asks as often, has been heard of several times meanwhile.
+        assert wait_until(lambda: "watched" in told(), 60)
+        enough = told()["watched"] + 200
+        assert wait_until(lambda: told()["watched"] > enough, 60)
+        runs = set(told())
+        silent.tell("end")
+        silent.process.wait(60)
+
+    assert "unwatched" not in runs
+
+
 def test_piped_it_prints_one_table_and_ends(head: ScrapedHead, driver: Script, tmp_path: Path) -> None:
     seen = ran(tmp_path, "top", "--address", head.address, **OPEN)
 

@@ -7,7 +7,8 @@ import pytest
 from ovray.core import commands, events
 from ovray.core.ids import DispatchId, JobId, ReplicaId
 from ovray.driver.calls import Ended
-from ovray.driver.meter import TIME_BOUNDS_S, ChunkMeter, Histogram, Moments, RequestMeter
+from ovray.driver.meter import TIME_BOUNDS_S, ChunkMeter, Figures, Histogram, Moments, RequestMeter, request_meter
+from ovray.errors import ConfigError
 
 A, B = ReplicaId("h/CPU.0#0"), ReplicaId("h/CPU.1#0")
 
@@ -94,6 +95,31 @@ def test_requests_of_a_bundle_each_have_their_own_wait() -> None:
     assert counted.wait_s.sum == pytest.approx(0.004 * 3 + 0.051)
     assert counted.inference_s.sum == pytest.approx(0.009)
     assert counted.transport_s.sum == pytest.approx(0.003)
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted"),
+    [({}, Figures.ON), ({"OVRAY_METRICS": "on"}, Figures.ON), ({"OVRAY_METRICS": "off"}, Figures.OFF)],
+)
+def test_the_environment_says_whether_work_is_counted(environment: dict[str, str], wanted: Figures) -> None:
+    assert Figures.parse(environment) is wanted
+
+
+def test_any_other_word_is_refused_with_those_that_are_legal() -> None:
+    with pytest.raises(ConfigError, match="OVRAY_METRICS is 'no'; set it to 'on' or 'off'"):
+        Figures.parse({"OVRAY_METRICS": "no"})
+
+
+def test_where_nobody_is_told_nothing_is_counted() -> None:
+    counted = {}
+    for figures in Figures:
+        meter = request_meter(figures)
+        meter.sent(A, 3)
+        meter.ended(an_end())
+        meter.ended_together(an_end(), 100.0, [100.0, 100.0])
+        counted[figures] = {id: replica.succeeded for id, replica in meter.copy().items()}
+
+    assert counted == {Figures.ON: {A: 3}, Figures.OFF: {}}
 
 
 def a_sending(dispatch: int, replica: ReplicaId) -> commands.SendChunk:
