@@ -9,10 +9,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import psutil
@@ -107,7 +109,8 @@ class Replica:
             self._server = RequestServer(engine, workload.batching)
             self._server.start()
         else:
-            engine = self._engine = make_engine(self._spec, workload, properties)
+            with _loading(workload.work_module):
+                engine = self._engine = make_engine(self._spec, workload, properties)
             _check(self._spec, engine.info)
         _log.info(
             "compiled",
@@ -278,6 +281,18 @@ ReplicaActor: Any = _remote(
     max_restarts=0,
     max_task_retries=0,
 )(Replica)
+
+
+@contextmanager
+def _loading(module: str | None) -> Iterator[None]:
+    """Loads a module while the block runs: what is ready must not be late with its first piece."""
+    if module is None:
+        yield
+        return
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loading") as threads:
+        loaded = threads.submit(import_module, module)
+        yield
+    loaded.result()
 
 
 def _check(spec: ReplicaSpec, info: EngineInfo) -> None:

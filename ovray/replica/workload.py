@@ -20,6 +20,8 @@ class Workload:
     model: PackedModel
     #: Rows that one inference takes.
     batch_rows: int
+    #: Where the class of its work is; loaded beside the compilation, because the first piece would wait for it.
+    work_module: str | None = None
 
 
 class Merging(Enum):

@@ -115,7 +115,7 @@ def plan_for(model: ModelLike, given: Given, options: ScoreOptions) -> tuple[Wor
             raise
         reasons = "; ".join(f"{name!r}: {reason}" for name, reason in given.unfit.items())
         raise ConfigError(f"{error} (columns that cannot be read are {reasons})") from error
-    return Workload(model=pack(graph), batch_rows=plan.batch_rows), plan
+    return Workload(model=pack(graph), batch_rows=plan.batch_rows, work_module=ScoringWork.__module__), plan
 
 
 def name_of(model: ModelLike) -> str:

@@ -65,7 +65,7 @@ def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def _workload() -> Workload:
     model = read_model(MODEL)
     reshape(model, {"pixels": (BATCH_ROWS, 64)})
-    return Workload(model=pack(model), batch_rows=BATCH_ROWS)
+    return Workload(model=pack(model), batch_rows=BATCH_ROWS, work_module="ovray.scoring.chunk")
 
 
 def test_every_thread_of_each_process_is_on_its_own_core(replicas: Running) -> None:
@@ -74,6 +74,11 @@ def test_every_thread_of_each_process_is_on_its_own_core(replicas: Running) -> N
 
         assert len(affinities) > 5, "Ray's own threads are there too"
         assert set(affinities.values()) == {frozenset({cpu})}
+
+
+def test_what_the_first_piece_of_work_needs_is_loaded_when_a_replica_is_ready(replicas: Running) -> None:
+    for report in replicas.reports:
+        assert "pyarrow/_parquet" in Path(f"/proc/{report.pid}/maps").read_text()
 
 
 def test_openvino_took_the_one_core_and_no_more(replicas: Running) -> None:
