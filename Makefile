@@ -25,12 +25,14 @@ bench: install
 	$(BIN)/python -m tests.benchmarks.scheduler_cost
 	$(BIN)/python -m tests.benchmarks.requests --json build/bench-requests.json
 	$(BIN)/python -m tests.benchmarks.scoring --json build/bench-scoring.json
+	$(BIN)/python -m tests.benchmarks.tables build/bench-requests.json build/bench-scoring.json
 
 # Shows that all of it works, and no more.
 bench-quick: install
 	$(BIN)/python -m tests.benchmarks.requests --quick --json build/bench-requests-quick.json
 	$(BIN)/python -m tests.benchmarks.scoring --quick --json build/bench-scoring-quick.json
 	$(BIN)/python -m tests.benchmarks.growth --replicas 1 4
+	$(BIN)/python -m tests.benchmarks.tables build/bench-requests-quick.json build/bench-scoring-quick.json
 
 # Every fault at random while requests and scoring jobs run; as root, on Linux.
 MINUTES ?= 10

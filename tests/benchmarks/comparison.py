@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import platform
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import Enum
@@ -111,6 +111,27 @@ class Contest:
     figures: tuple[Figure, ...]
     #: Fewer than are asked for, where a round takes very long.
     most_rounds: int | None = None
+
+
+class InOneProcess:
+    """Measures all rounds of a contest at the first, and then gives one after the other.
+
+    For sides that would differ more by the processes that they are in than by what is asked.
+    """
+
+    def __init__(self, measure: Callable[[int], Sequence[Measured]], rounds: int) -> None:
+        """Stores; ``measure`` is told how many rounds there are to be."""
+        self._measure = measure
+        self._rounds = rounds
+        self._found: Iterator[Measured] | None = None
+
+    def __call__(self) -> Measured:
+        if self._found is None:
+            self._found = iter(())
+            self._found = iter(self._measure(self._rounds))
+        for measured in self._found:
+            return measured
+        raise SideError("there are no more rounds of it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,9 +290,14 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def rounds_of(options: argparse.Namespace) -> int:
+    """Says how many rounds are wanted."""
+    return options.rounds or (1 if options.quick else ROUNDS)
+
+
 def run_all(races: Iterable[Race | Contest], options: argparse.Namespace) -> list[Outcome]:
     """Runs the races that are wanted, prints the table, and writes the file."""
-    rounds = options.rounds or (1 if options.quick else ROUNDS)
+    rounds = rounds_of(options)
     outcomes: list[Outcome] = []
     for race in races:
         if options.only in race.name:

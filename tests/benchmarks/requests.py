@@ -19,13 +19,16 @@ from tests.benchmarks.comparison import (
     By,
     Contest,
     Figure,
+    InOneProcess,
     Measured,
     Verdict,
     Wanted,
     arguments,
     in_a_new_process,
+    rounds_of,
     run_all,
 )
+from tests.benchmarks.metrics_cost import COUNTED, UNCOUNTED, rates_of_figures
 from tests.benchmarks.request_sides import (
     IN_PROCESS,
     LOADS,
@@ -62,17 +65,20 @@ class Sizes:
     seconds: float = 1.0
     mlp_seconds: float = 0.6
     simulated_seconds: float = 2.0
+    #: Some readings are told meanwhile, one a second.
+    counted_seconds: float = 2.5
     many_replicas: int = 200
 
 
-QUICK = Sizes(seconds=0.4, mlp_seconds=0.4, simulated_seconds=0.4, many_replicas=16)
+QUICK = Sizes(seconds=0.4, mlp_seconds=0.4, simulated_seconds=0.4, counted_seconds=0.4, many_replicas=16)
 
 
 class Bench:
     """Makes the contests."""
 
-    def __init__(self, folder: Path, sizes: Sizes) -> None:
+    def __init__(self, folder: Path, sizes: Sizes, rounds: int) -> None:
         self._sizes = sizes
+        self._rounds = rounds
         self._squeezenet = Question(work=an_image_work("squeezenet"), seconds=sizes.seconds)
         self._mlp = Question(work=an_mlp_work(folder), seconds=sizes.mlp_seconds)
         self._others = [
@@ -90,6 +96,7 @@ class Bench:
             self._unequal(),
             self._a_thousand(),
             self._growth(),
+            self._figures(),
         ]
 
     # --- contests -------------------------------------------------------------------------------------------
@@ -172,6 +179,24 @@ class Bench:
             processes={"ovray": measure},
             figures=(_figure("driver CPU", "us", [verdict]),),
             most_rounds=1,
+        )
+
+    def _figures(self) -> Contest:
+        verdict = Verdict(
+            name="mlp at saturation, with figures / without",
+            ours=COUNTED,
+            others=(UNCOUNTED,),
+            wanted=Wanted(at_least=0.99),
+        )
+        work, seconds = self._mlp.work, self._sizes.counted_seconds
+
+        def measure(turns: int) -> Sequence[Measured]:
+            return in_a_new_process(rates_of_figures, work, seconds, turns)
+
+        return Contest(
+            name="metrics",
+            processes={"ovray": InOneProcess(measure, self._rounds)},
+            figures=(_figure(SATURATION, "requests/s", [verdict]),),
         )
 
     # --- figures --------------------------------------------------------------------------------------------
@@ -261,7 +286,7 @@ def _verdict(name: str, other: str, wanted: Wanted) -> Verdict:
 def main() -> None:
     options = arguments(__doc__).parse_args()
     with tempfile.TemporaryDirectory(prefix="ovray-bench-") as folder:
-        run_all(Bench(Path(folder), QUICK if options.quick else Sizes()).contests(), options)
+        run_all(Bench(Path(folder), QUICK if options.quick else Sizes(), rounds_of(options)).contests(), options)
 
 
 if __name__ == "__main__":

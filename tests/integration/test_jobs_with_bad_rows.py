@@ -21,10 +21,11 @@ from ovray.devices.leases import CoreLeases
 from tests.integration.scored_here import errors_in
 from tests.integration.scoring_job import DEADLINE_S, ScoringJob, write_numbered_digits
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
-
 KILLS = int(os.environ.get("OVRAY_TEST_KILLS", "3"))
 SEED = int(os.environ.get("OVRAY_TEST_SEED", random.randrange(10**6)))
+
+#: A kill costs the seconds of a start, on a busy machine a minute.
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600 + 60 * KILLS)]
 
 ROWS = 30_000
 CPUS = sorted(os.sched_getaffinity(0))[:2]

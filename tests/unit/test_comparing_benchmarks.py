@@ -11,6 +11,7 @@ from tests.benchmarks.comparison import (
     By,
     Contest,
     Figure,
+    InOneProcess,
     Measured,
     Race,
     SideError,
@@ -21,6 +22,7 @@ from tests.benchmarks.comparison import (
     run_contest,
     write_json,
 )
+from tests.benchmarks.tables import read_outcomes
 
 
 def a_race(order: list[str], wanted: Wanted, **rounds: list[float | None]) -> Race:
@@ -104,6 +106,35 @@ def test_each_measurement_has_a_process_of_its_own_that_may_fail_or_hang() -> No
     ):
         with pytest.raises(SideError, match=says):
             in_a_new_process(measure, *arguments, timeout_s=30.0 if measure is not hang else 0.5)
+
+
+def test_rounds_of_one_process_are_measured_at_the_first_and_given_one_by_one() -> None:
+    asked: list[int] = []
+
+    def measure(rounds: int) -> list[Measured]:
+        asked.append(rounds)
+        return [{("rate", "ours"): float(number), ("rate", "theirs"): 1.0} for number in range(rounds)]
+
+    verdict = Verdict(name="rate", ours="ours", others=("theirs",), wanted=Wanted(at_least=2.0))
+    contest = Contest(
+        name="contest",
+        processes={"in turn": InOneProcess(measure, 5)},
+        figures=(Figure(name="rate", unit="1/s", verdicts=(verdict,)),),
+    )
+
+    (rates,) = run_contest(contest, rounds=5, say=lambda text: None)
+
+    assert asked == [5]
+    assert rates.rounds["ours"] == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert rates.ratios[0].ratio == 2.0
+
+
+def test_what_was_written_is_read_again(tmp_path: Path) -> None:
+    outcome = run(a_race([], Wanted(at_least=1.05), ours=[10.0], theirs=[10.0]), rounds=1, say=lambda text: None)
+
+    write_json([outcome], tmp_path / "bench.json")
+
+    assert read_outcomes(tmp_path / "bench.json") == [outcome]
 
 
 def test_a_process_gives_several_figures_and_each_is_judged_by_rounds() -> None:
