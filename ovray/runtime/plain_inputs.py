@@ -7,20 +7,12 @@ gives ``None``.  OpenVINO's own dispatcher costs some 50 us a request; this, one
 from typing import Any
 
 import numpy as np
-import openvino as ov
 
 from ovray.driver.small_requests import SMALL_BYTES, Kind
 from ovray.runtime.ports import Ports
 
 #: Shapes that are known at once; those of a model with open dimensions may be many.
 _KINDS_KEPT = 256
-
-#: Types whose arrays OpenVINO copies byte by byte.
-_COPIED_TYPES = (
-    ov.Type.f16, ov.Type.f32, ov.Type.f64, ov.Type.boolean,
-    ov.Type.i8, ov.Type.i16, ov.Type.i32, ov.Type.i64,
-    ov.Type.u8, ov.Type.u16, ov.Type.u32, ov.Type.u64,
-)  # fmt: skip
 
 
 class PlainInputs:
@@ -29,11 +21,9 @@ class PlainInputs:
     def __init__(self, ports: Ports) -> None:
         """Looks at the ports once."""
         self._ports = ports
-        is_plain = all(fit.element_type in _COPIED_TYPES for fit in ports.input_fits) and all(
-            port.get_element_type() in _COPIED_TYPES for port in ports.outputs
-        )
+        #: Empty where there are others than arrays that OpenVINO copies byte by byte.
         self._dtypes: tuple[np.dtype[Any], ...] = (
-            tuple(fit.element_type.to_dtype() for fit in ports.input_fits) if is_plain else ()
+            tuple(fit.dtype for fit in ports.input_fits if fit.dtype is not None) if ports.are_plain else ()
         )
         self._single = self._dtypes[0] if len(self._dtypes) == 1 else None
         #: By the shapes of all inputs; ``None`` is of shapes that do not fit, or are too large.

@@ -68,6 +68,8 @@ class Ports:
         self.inputs: tuple[ov.Output, ...] = tuple(model.inputs)
         self.outputs: tuple[ov.Output, ...] = tuple(model.outputs)
         self.input_fits: tuple[Fit, ...] = tuple(map(Fit, self.inputs))
+        #: Whether NumPy holds the values of all elements, of inputs and outputs.
+        self.are_plain = all(port.get_element_type() in _PLAIN_TYPES for port in (*self.inputs, *self.outputs))
         #: For each input a tensor of its type and shape, to be looked at and never written into.
         self.blanks: tuple[ov.Tensor, ...] = tuple(an_empty_tensor(port) for port in self.inputs)
         self._input_names = _by_name(self.inputs)
