@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ovray.core.events import RequestSubmitted
 from ovray.core.ids import ReplicaId
+from ovray.replica.envelope import TensorShape
 
 Tensors = tuple[NDArray[Any], ...]
 
@@ -32,6 +33,8 @@ class Ended:
     infer_s: float
     #: Rows of the tensor in which it was inferred, other requests' rows included; 0 where it was not.
     batch_rows: int
+    #: As in ``Reply.shapes``.
+    shapes: tuple[TensorShape, ...] | None = None
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -43,6 +46,8 @@ class Call:
     #: Called once, on the driver thread.
     ended: Callable[[Ended], None]
     submitted_s: float
+    #: As in ``Request.shapes``.
+    shapes: tuple[TensorShape, ...] | None = None
     #: Its callers' requests: several where it is a bundle.
     requests: int = 1
     #: What its span is to be a child of, where Ray's tracing is on.

@@ -41,6 +41,7 @@ from ovray.driver.small_requests import SmallRequest
 from ovray.driver.telling import Telling
 from ovray.driver.transport import Inbox
 from ovray.errors import ReplicaError
+from ovray.replica.envelope import TensorShape
 from ovray.replica.workload import ReplicaReport
 
 T = TypeVar("T")
@@ -135,7 +136,7 @@ class RequestPool:
         while not self._driving.first_ready.wait(_LOOK_S):
             self.check_open()
 
-    def submit(
+    def submit(  # noqa: PLR0913 (all but the first two are for few requests)
         self,
         tensors: Sequence[NDArray[Any]],
         *,
@@ -144,6 +145,7 @@ class RequestPool:
         priority: int = 0,
         deadline_s: float | None = None,
         pinned_to: str | None = None,
+        shapes: tuple[TensorShape, ...] | None = None,
     ) -> RequestId:
         """Takes a request; waits while the pool has no room for it.
 
@@ -154,6 +156,7 @@ class RequestPool:
             priority: higher goes first.
             deadline_s: seconds from now after which it is not started any more; ``None`` is no deadline.
             pinned_to: a replica's id or a ``host/device``; ``None`` is any.
+            shapes: of the tensors in elements, where a type takes less than a byte; ``None``: the arrays' own.
 
         Raises:
             ReplicaError: the pool is closed or broken, or had no room before the deadline.
@@ -182,7 +185,7 @@ class RequestPool:
             finally:
                 self._room.leave(size_bytes)
 
-        call = Call(asked=asked, tensors=taken, ended=leave, submitted_s=submitted_s)
+        call = Call(asked=asked, tensors=taken, ended=leave, submitted_s=submitted_s, shapes=shapes)
         if self.telling.spans is not None:
             # Each caller gets a span of its own, so that each request has to stay one.
             call.context, call.may_be_joined = self.telling.spans.here(), False

@@ -356,7 +356,7 @@ class RequestLoop:
         for dispatch, request in command.requests:
             call = self._calls[request]
             call.sent_s, call.replica = now_s, command.replica
-            sent.append(Request(dispatch=dispatch, tensors=call.tensors))
+            sent.append(Request(dispatch=dispatch, tensors=call.tensors, shapes=call.shapes))
             requests += call.requests
         self.meter.sent(command.replica, requests)
         self._transport.send_requests(command.replica, Envelope(client=self._client, requests=tuple(sent)))
@@ -374,6 +374,7 @@ class RequestLoop:
             replica_queued_s=0.0 if reply is None else reply.queued_s,
             infer_s=0.0 if reply is None else reply.infer_s,
             batch_rows=0 if reply is None else reply.batch_rows,
+            shapes=None if reply is None else reply.shapes,
         )
         if call.requests == 1:
             self.meter.ended(ended)

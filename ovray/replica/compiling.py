@@ -3,6 +3,7 @@
 May not enter: ray, inferences.  Whoever calls has pinned the process before: see pinning.py.
 """
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +34,23 @@ def compile_for(device: str, model: ov.Model, properties: Mapping[str, str]) -> 
         compiled = ov.Core().compile_model(model, device, dict(properties))
     except RuntimeError as error:
         raise CompileError(f"{device} cannot run the model: {last_line(error)}") from error
+    _refuse_fixed_bits(device, model)
     return compiled, time.monotonic() - began_s
+
+
+def _refuse_fixed_bits(device: str, model: ov.Model) -> None:
+    """Refuses what OpenVINO's CPU plugin (2026.4.1) compiles and then refuses at each inference.
+
+    It computes u1 with a byte for each element, and finds that the output tensor has another number of bytes.
+    """
+    for index, port in enumerate(model.outputs):
+        is_fixed_u1 = port.get_element_type() == ov.Type.u1 and port.get_partial_shape().is_static
+        if device == "CPU" and is_fixed_u1 and math.prod(port.get_shape()) > 1:
+            raise CompileError(
+                f"CPU cannot run the model: output {index} is of u1 and of the fixed shape {port.get_shape()},"
+                " which OpenVINO's CPU plugin compiles and cannot infer; convert it to u8 in the graph, or give"
+                " the model an open dimension"
+            )
 
 
 def requests_wanted(compiled: ov.CompiledModel, properties: Mapping[str, str]) -> int:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import openvino as ov
 
 from ovray.replica.batch_axis import examine
+from ovray.replica.element_types import PACKED_TYPES
 from ovray.replica.engine import BatchVerdict
 from ovray.replica.joining import Joining
 from ovray.replica.model import last_line
@@ -33,6 +34,8 @@ def open_for_joining(model: ov.Model, batching: Batching) -> Opened:
     batch_size = batching.batch_size
     if batch_size == 1 or batching.merging is Merging.NEVER:
         return Opened(model, None, None)
+    if packed := _packed_ports(model):
+        return Opened(model, None, BatchVerdict(reason=f"rows may share bytes: {packed}"))
     verdict = _first_dimensions(model) if batching.merging is Merging.ALWAYS else examine(model)
     if verdict.input_axes is None or verdict.output_axes is None:
         return Opened(model, None, verdict)
@@ -52,6 +55,12 @@ def open_for_joining(model: ov.Model, batching: Batching) -> Opened:
         ),
     )
     return Opened(opened, joining, verdict)
+
+
+def _packed_ports(model: ov.Model) -> str:
+    """Names the types of less than a byte, of which a row need not begin with a byte."""
+    types = {port.get_element_type().get_type_name() for port in (*model.inputs, *model.outputs)}
+    return ", ".join(f"elements of {name} take less than one" for name in sorted(types & PACKED_TYPES.keys()))
 
 
 def _longest(dimension: ov.Dimension) -> int:

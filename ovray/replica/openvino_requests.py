@@ -25,7 +25,7 @@ from ovray.replica.compiling import (
     text_property,
     whole_number,
 )
-from ovray.replica.element_types import PACKED_TYPES, TEXT, to_text
+from ovray.replica.element_types import PACKED_TYPES, TEXT, packed_bytes, to_text
 from ovray.replica.engine import EngineInfo
 from ovray.replica.envelope import Request, TensorShape
 from ovray.replica.graph_check import GraphCheck
@@ -334,6 +334,10 @@ def _contents(tensor: ov.Tensor) -> NDArray[Any]:
         shape = tuple(tensor.shape)
         return to_text(tensor.bytes_data, shape) if tensor.size else np.empty(shape, dtype=np.object_)
     contents: NDArray[Any] = tensor.data
+    name = tensor.element_type.get_type_name()
+    if name in PACKED_TYPES:
+        # OpenVINO's CPU plugin (2026.4.1) hands u1 out with a byte for each element, most of them unset.
+        return contents[: packed_bytes(name, tuple(tensor.shape))]
     return contents
 
 

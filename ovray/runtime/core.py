@@ -15,11 +15,10 @@ from ovray.devices.records import Host, OpenVINODevice
 from ovray.driver.opening import open_pool
 from ovray.driver.planning import look_at_hosts
 from ovray.errors import ConfigError
-from ovray.replica.element_types import PACKED_TYPES
 from ovray.replica.model import read_model
 from ovray.runtime.compiled_model import CompiledModel
 from ovray.runtime.options import DEVICE_PROPERTIES, ServingOptions, read_options
-from ovray.runtime.ports import Ports, describe
+from ovray.runtime.ports import Ports
 from ovray.runtime.serving import Serving
 
 if TYPE_CHECKING:
@@ -98,7 +97,6 @@ class Core(ov.Core):  # type: ignore[misc]  # openvino is untyped
         options.setdefault("share_cores", Serving.is_any_open())
         read = self._read(model, weights)
         _refuse_states(read)
-        _refuse_packed_types(read)
         pool_options = read_options(device_name, self._with_defaults(config or {}), options)
         return CompiledModel(Serving(open_pool(read, pool_options), Ports(read), pool_options))
 
@@ -322,17 +320,6 @@ def _refuse_states(model: ov.Model) -> None:
             f"the model keeps state between inferences ({names}), and its requests run on any replica; nothing was"
             " started; make the states inputs and outputs of the model, or run it with openvino itself"
         )
-
-
-def _refuse_packed_types(model: ov.Model) -> None:
-    for port in (*model.inputs, *model.outputs):
-        name = port.get_element_type().get_type_name()
-        if name in PACKED_TYPES:
-            raise ConfigError(
-                f"{describe(port, port.get_index())} has elements of less than a byte, which cannot travel as an"
-                " array of their shape; nothing was started; give the port a type of whole bytes in the graph"
-                " (openvino.preprocess), or run the model with openvino itself"
-            )
 
 
 def _refuse(what: str, why: str) -> NoReturn:

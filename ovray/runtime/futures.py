@@ -53,7 +53,7 @@ class RequestFuture(Future[OVDict]):
         tensors = InputTensors(self._serving.ports, self._serving.pool.storage)
         # Nothing is copied here, because the pool takes the bytes before it returns.
         tensors.take(inputs, Sharing.SHARE)
-        self._number = self._serving.submit(tensors.arrays(), terms, self._ended)
+        self._number = self._serving.submit(tensors.arrays(), terms, self._ended, tensors.shapes())
 
     def _ended(self, how: Ended) -> None:
         # Whoever waits for a future may have left a function to be called, which may take long.

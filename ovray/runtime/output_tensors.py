@@ -10,6 +10,7 @@ import numpy as np
 import openvino as ov
 
 from ovray.errors import DataError
+from ovray.replica.envelope import TensorShape
 from ovray.runtime.ports import Ports, an_empty_tensor, describe
 from ovray.runtime.results import Array, OVDict, copied, results_of
 from ovray.runtime.tensors import check, contents
@@ -22,6 +23,8 @@ class OutputTensors:
         """Starts with tensors of zeros, made when first asked for."""
         self._ports = ports
         self._arrays: Sequence[Array] | None = None
+        #: In elements, where a type takes less than a byte.
+        self._shapes: Sequence[TensorShape] | None = None
         #: Those that somebody was given or has set; they follow every inference.
         self._tensors: dict[int, ov.Tensor] = {}
 
@@ -35,7 +38,7 @@ class OutputTensors:
         if index not in self._tensors:
             self._tensors[index] = an_empty_tensor(self._ports.outputs[index])
             if self._arrays is not None:
-                _fill(self._tensors[index], self._arrays[index], self._what(index))
+                self._fill(index)
         return self._tensors[index]
 
     def set(self, index: int, tensor: Any) -> None:
@@ -51,15 +54,19 @@ class OutputTensors:
             check(tensor, self._ports.outputs[index], self._what(index))
         self._tensors[index] = tensor
 
-    def put(self, arrays: Sequence[Array]) -> None:
+    def put(self, arrays: Sequence[Array], shapes: Sequence[TensorShape] | None = None) -> None:
         """Takes in the outputs of an inference, in the order of the ports.
+
+        Args:
+            arrays: as ``openvino.Tensor.data`` shows them; text as objects.
+            shapes: in elements, where a type takes less than a byte; ``None``: the arrays' own.
 
         Raises:
             DataError: a tensor that was set has no room for its output.
         """
-        self._arrays = arrays
-        for index, tensor in self._tensors.items():
-            _fill(tensor, arrays[index], self._what(index))
+        self._arrays, self._shapes = arrays, shapes
+        for index in self._tensors:
+            self._fill(index)
 
     def copied(self) -> OVDict:
         """Gives copies of the outputs; zeros before the first inference."""
@@ -68,17 +75,23 @@ class OutputTensors:
     def _blank(self) -> Sequence[Array]:
         return [contents(an_empty_tensor(port)) for port in self._ports.outputs]
 
+    def _fill(self, index: int) -> None:
+        assert self._arrays is not None, "only outputs that are there are filled in"
+        array = self._arrays[index]
+        shape = array.shape if self._shapes is None else self._shapes[index]
+        _fill(self._tensors[index], array, shape, self._what(index))
+
     def _what(self, index: int) -> str:
         return f"output {describe(self._ports.outputs[index], index)}"
 
 
-def _fill(tensor: ov.Tensor, array: Array, what: str) -> None:
-    if tuple(tensor.get_shape()) != array.shape:
+def _fill(tensor: ov.Tensor, array: Array, shape: TensorShape, what: str) -> None:
+    if tuple(tensor.get_shape()) != shape:
         try:
-            tensor.shape = ov.Shape(array.shape)
+            tensor.shape = ov.Shape(shape)
         except RuntimeError as error:
             raise DataError(
-                f"{what} came out as {list(array.shape)}, and the tensor that was set for it has room for"
+                f"{what} came out as {list(shape)}, and the tensor that was set for it has room for"
                 f" {list(tensor.get_shape())}; set a larger one or none"
             ) from error
     if tensor.get_element_type() == ov.Type.string:

@@ -10,6 +10,7 @@ import numpy as np
 import openvino as ov
 
 from ovray.errors import DataError
+from ovray.replica.element_types import PACKED_TYPES
 
 #: What a caller may name a port by.
 PortKey: TypeAlias = int | str | ov.Output
@@ -70,6 +71,10 @@ class Ports:
         self.input_fits: tuple[Fit, ...] = tuple(map(Fit, self.inputs))
         #: Whether NumPy holds the values of all elements, of inputs and outputs.
         self.are_plain = all(port.get_element_type() in _PLAIN_TYPES for port in (*self.inputs, *self.outputs))
+        #: Whether there are inputs whose arrays do not show their shape: of elements of less than a byte.
+        self.has_packed_inputs = any(
+            port.get_element_type().get_type_name() in PACKED_TYPES for port in self.inputs
+        )
         #: For each input a tensor of its type and shape, to be looked at and never written into.
         self.blanks: tuple[ov.Tensor, ...] = tuple(an_empty_tensor(port) for port in self.inputs)
         self._input_names = _by_name(self.inputs)

@@ -325,7 +325,8 @@ class InferRequest(TensorAccess):
             self._run = run
         try:
             self._inputs.take(inputs, sharing)
-            run.number = self._serving.submit(self._inputs.arrays(), terms, partial(self._ended, run))
+            arrays, ended = self._inputs.arrays(), partial(self._ended, run)
+            run.number = self._serving.submit(arrays, terms, ended, self._inputs.shapes())
         except BaseException:
             self._run = before
             raise
@@ -408,7 +409,7 @@ class InferRequest(TensorAccess):
         if run is self._run and not run.are_outputs_taken and run.ended is not None:
             run.are_outputs_taken = True
             if run.ended.outputs is not None:
-                self._outputs.put(run.ended.outputs)
+                self._outputs.put(run.ended.outputs, run.ended.shapes)
 
 
 class _Ends:

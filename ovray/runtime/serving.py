@@ -25,6 +25,7 @@ from ovray.driver.lifecycle import request_window
 from ovray.driver.opening import OpenPool, PoolOptions
 from ovray.driver.pool import PoolSnapshot, RequestPool
 from ovray.errors import ConfigError, OvrayError, ReplicaError
+from ovray.replica.envelope import TensorShape
 from ovray.runtime.callbacks import CallbackThreads
 from ovray.runtime.plain_inputs import NoPlainInputs, PlainInputs
 from ovray.runtime.ports import Ports
@@ -135,13 +136,20 @@ class Serving:
             return False
         return True
 
-    def submit(self, arrays: Sequence[NDArray[Any]], terms: Terms, ended: Callable[[Ended], None]) -> RequestId:
+    def submit(
+        self,
+        arrays: Sequence[NDArray[Any]],
+        terms: Terms,
+        ended: Callable[[Ended], None],
+        shapes: tuple[TensorShape, ...] | None = None,
+    ) -> RequestId:
         """Takes a request; waits while the pool has no room for it.
 
         Args:
             arrays: in the order of the model's inputs; their bytes are taken before this returns.
             terms: how to serve it.
             ended: is called exactly once, on the driver thread: it must be quick and must not wait.
+            shapes: in elements, where an input's type takes less than a byte; ``None``: the arrays' own.
 
         Raises:
             ConfigError: there is no such device.
@@ -151,10 +159,11 @@ class Serving:
         return self.pool.submit(
             arrays,
             ended=ended,
-            rows=self.ports.rows([array.shape for array in arrays]),
+            rows=self.ports.rows(shapes or [array.shape for array in arrays]),
             priority=terms.priority,
             deadline_s=terms.deadline_s,
             pinned_to=None if terms.device is None else self._pin(terms.device),
+            shapes=shapes,
         )
 
     def snapshot(self) -> PoolSnapshot:

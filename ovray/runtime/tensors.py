@@ -8,6 +8,7 @@ OpenVINO writes the next copied input into that array of the caller's.  Here a c
 that was given with an earlier call; only a tensor that was set with ``set_input_tensor`` is written into.
 """
 
+import math
 from collections.abc import Sequence
 from enum import Enum
 from typing import Any
@@ -21,6 +22,8 @@ from openvino.utils.data_helpers import _data_dispatch
 from ovray.driver.carriage import TensorStorage
 from ovray.driver.small_requests import Kind
 from ovray.errors import DataError, OvrayError
+from ovray.replica.element_types import PACKED_TYPES
+from ovray.replica.envelope import TensorShape
 from ovray.runtime.ports import PortKey, Ports, an_empty_tensor, describe
 
 
@@ -191,6 +194,12 @@ class InputTensors:
         """
         return [self._array(index) for index in range(len(self._ports.inputs))]
 
+    def shapes(self) -> tuple[TensorShape, ...] | None:
+        """Gives the shapes, in elements, of what ``arrays`` has just given; ``None``: the arrays' own."""
+        if not self._ports.has_packed_inputs:
+            return None
+        return tuple(tuple(self.get(index).get_shape()) for index in range(len(self._ports.inputs)))
+
     def _place(self, inputs: Any) -> bool:
         """Copies inputs at once to where the pool keeps them; says whether they could be.
 
@@ -331,7 +340,10 @@ def check(tensor: ov.Tensor, port: ov.Output, what: str) -> None:
 
 
 def contents(tensor: ov.Tensor) -> NDArray[Any]:
-    """Gives the contents of a tensor as requests carry them: text as objects, all else as it lies in memory."""
+    """Gives the contents of a tensor as requests carry them: text as objects, all else as it lies in memory.
+
+    Elements of less than a byte are packed there: one dimension of bytes.
+    """
     if tensor.get_element_type() == ov.Type.string:
         return np.asarray(tensor.str_data).astype(object)
     data: NDArray[Any] = tensor.data
@@ -352,6 +364,8 @@ def _in_order(inputs: Any) -> Sequence[Any] | None:
 def _joined(tensors: Sequence[ov.Tensor], axis: int, port: ov.Output) -> ov.Tensor:
     if port.get_element_type() == ov.Type.string:
         return ov.Tensor(np.concatenate([tensor.str_data for tensor in tensors], axis))
+    if port.get_element_type().get_type_name() in PACKED_TYPES:
+        return _joined_packed(tensors, axis, port)
     joined = np.concatenate([tensor.data for tensor in tensors], axis)
     if port.get_element_type().to_dtype() != joined.dtype:
         raise DataError(
@@ -360,6 +374,28 @@ def _joined(tensors: Sequence[ov.Tensor], axis: int, port: ov.Output) -> ov.Tens
     tensor = ov.Tensor(port.get_element_type(), ov.Shape(joined.shape))
     np.copyto(tensor.data, joined)
     return tensor
+
+
+def _joined_packed(tensors: Sequence[ov.Tensor], axis: int, port: ov.Output) -> ov.Tensor:
+    """Joins tensors of elements of less than a byte.
+
+    OpenVINO 2026.4.1 copies whole bytes also where a tensor fills its last one only in part: the elements of the
+    next are in wrong places then.
+    """
+    element_type = port.get_element_type()
+    name = element_type.get_type_name()
+    if any(tensor.get_element_type() != element_type for tensor in tensors):
+        raise DataError(f"the tensors joined are not all of {name}; give such")
+    shapes = [tuple(tensor.get_shape()) for tensor in tensors]
+    shares_bytes = any(math.prod(shape) % PACKED_TYPES[name][0] for shape in shapes)
+    if axis != 0 or shares_bytes or len({shape[1:] for shape in shapes}) != 1:
+        raise DataError(
+            f"tensors of {name} are joined where the batch is the first dimension, the others are alike, and each"
+            f" tensor fills whole bytes; these are {', '.join(map(str, map(list, shapes)))}; give one tensor"
+        )
+    joined = ov.Tensor(element_type, ov.Shape([sum(shape[0] for shape in shapes), *shapes[0][1:]]))
+    np.concatenate([tensor.data for tensor in tensors], out=joined.data)
+    return joined
 
 
 def _of_same_kind(error: Exception, message: str) -> Exception:

@@ -8,6 +8,7 @@ import numpy as np
 import openvino
 from openvino.properties import hint
 
+from tests.integration.runtime.same_packed_calls import PACKED_CALLS
 from tests.integration.runtime.served_models import TYPES, Served, values
 
 SIX = np.arange(6, dtype=np.float32)
@@ -417,5 +418,6 @@ SAME_CALLS: dict[str, Callable[[Served], Any]] = {
     **RESULTS,
     **REQUESTS,
     **QUEUES,
+    **PACKED_CALLS,
     **PORTS_AND_PROPERTIES,
 }

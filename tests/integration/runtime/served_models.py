@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -16,6 +17,12 @@ CONFIG = {"INFERENCE_PRECISION_HINT": "f32"}
 
 #: Every element type that has NumPy's arithmetic, and bf16, which travels as its bits.
 TYPES = ("f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u64", "u32", "u16", "u8", "boolean")
+
+#: Types of less than a byte that OpenVINO's CPU plugin takes and gives.
+PACKED_TYPES = ("u2", "u4", "i4", "nf4", "f4e2m1")
+
+#: Types of a byte, of which NumPy holds the bits.
+F8_TYPES = ("f8e4m3", "f8e5m2", "f8e8m0")
 
 
 def a_doubler() -> ov.Model:
@@ -41,6 +48,37 @@ def a_model_with_layout() -> ov.Model:
     model = models.a_perceptron(2)
     model.inputs[0].get_node().set_layout(ov.Layout("NC"))
     return model
+
+
+def a_model_of_packed_types(shape: list[int]) -> ov.Model:
+    """For each of ``PACKED_TYPES`` and ``F8_TYPES`` an input, with its values as f32 and the input itself as
+    outputs; and ``numbers``, f32, which comes out as each of the types."""
+    names = (*PACKED_TYPES, *F8_TYPES)
+    inputs = [models._input(name, getattr(ov.Type, name), shape) for name in names]
+    numbers = models._input("numbers", ov.Type.f32, shape)
+    outputs = []
+    for name, port in zip(names, inputs, strict=True):
+        outputs += [
+            models._output(f"{name}_values", ops.convert(port, "f32")),
+            models._output(f"{name}_again", ops.convert(numbers, name)),
+            ops.result(port),
+        ]
+    return ov.Model(outputs, [*inputs, numbers], "packed types")
+
+
+def nibbles(shape: list[int]) -> ov.Model:
+    """``x`` u4 in; ``values``, f32, and ``again``, u4, out.  Its layout says that rows come first."""
+    x = models._input("x", ov.Type.u4, shape)
+    x.set_layout(ov.Layout("NC"))
+    values = ops.convert(x, "f32")
+    again = ops.convert(values, "u4")
+    return ov.Model([models._output("values", values), models._output("again", again)], [x], "nibbles")
+
+
+def bits(shape: list[int]) -> ov.Model:
+    """``x`` f32 in; ``bits`` u1 out."""
+    x = models._input("x", ov.Type.f32, shape)
+    return ov.Model([models._output("bits", ops.convert(x, "u1"))], [x], "bits")
 
 
 def a_running_sum() -> ov.Model:
@@ -76,6 +114,12 @@ class Served:
         "doubler": a_doubler,
         "types": a_model_of_all_types,
         "batched": a_model_with_layout,
+        "packed": partial(a_model_of_packed_types, [2, 4]),
+        "open_packed": partial(a_model_of_packed_types, [-1, -1]),
+        "nibbles": partial(nibbles, [2, 4]),
+        "open_nibbles": partial(nibbles, [-1, 4]),
+        "bits": partial(bits, [2, 8]),
+        "open_bits": partial(bits, [-1, 8]),
     }
 
     def __init__(self, ov: ModuleType, **options: Any) -> None:

@@ -252,16 +252,8 @@ def test_what_cannot_be_had_across_processes_says_so(ours: Served) -> None:
         ours.core.get_default_context("GPU")
     with pytest.raises(RuntimeError, match="keeps state between inferences"):
         ours.core.compile_model(a_running_sum(), "CPU")
-    with pytest.raises(RuntimeError, match=r"'nibbles' .*less than a byte"):
-        ours.core.compile_model(_a_model_of_nibbles(), "CPU")
     with pytest.raises(TypeError, match="share_core"):
         ours.core.compile_model(Served.MAKERS["bare"](), "CPU", share_core=True)
-
-
-def _a_model_of_nibbles() -> ov.Model:
-    nibbles = ov.opset13.parameter([2, 4], ov.Type.u4, name="nibbles")
-    nibbles.output(0).set_names({"nibbles"})
-    return ov.Model([ov.opset13.convert(nibbles, "f32")], [nibbles])
 
 
 def test_a_property_that_only_the_device_has_is_read_there(ours: Served) -> None:

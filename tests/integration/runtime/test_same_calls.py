@@ -24,7 +24,7 @@ def plain(value: Any) -> Any:
         names, shape = sorted(value.get_names()), str(value.get_partial_shape())
         return ("port", names, shape, value.get_element_type().get_type_name(), value.get_index())
     if isinstance(value, openvino.Tensor):
-        return ("tensor", value.get_element_type().get_type_name(), plain(value.data))
+        return ("tensor", value.get_element_type().get_type_name(), list(value.shape), plain(value.data))
     if isinstance(value, np.ndarray):
         return ("array", value.dtype.str, value.shape, value.flags.writeable, value)
     if isinstance(value, Mapping):
