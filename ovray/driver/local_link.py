@@ -5,11 +5,9 @@ replica that is stopped holds up nobody.  The replica's end: the replica's local
 """
 
 import os
-import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from ovray.core.ids import ReplicaId
 from ovray.driver.arena import Arena
@@ -23,7 +21,7 @@ from ovray.replica.wire import Cancel, read_replies, write_cancel, write_envelop
 
 
 class Doorway:
-    """Waits for one replica to connect, at a path that is gone as soon as it has."""
+    """Waits for one replica to connect, at a path through this process: there is no file that could outlive it."""
 
     def __init__(self, mailbox: Mailbox, on_connected: Callable[[socket.socket], None]) -> None:
         """Listens.
@@ -33,19 +31,13 @@ class Doorway:
         """
         self._mailbox = mailbox
         self._on_connected = on_connected
-        # Only the user can enter the folder, and only the user can connect.
-        self._folder = Path(tempfile.mkdtemp(prefix=f"ovray-{os.getpid()}-"))
-        self.path = str(self._folder / "driver")
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._listener.bind(self.path)
-            os.chmod(self.path, 0o600)
-            self._listener.listen(1)
-            self._listener.settimeout(0)
+            self._place = _listen_nowhere(self._listener)
         except OSError:
             self._listener.close()
-            shutil.rmtree(self._folder)
             raise
+        self.path = f"/proc/{os.getpid()}/fd/{self._place}"
         self._is_open = True
         mailbox.watch(self._listener.fileno(), self._accept)
 
@@ -55,7 +47,7 @@ class Doorway:
             self._is_open = False
             self._mailbox.unwatch(self._listener.fileno())
             self._listener.close()
-            shutil.rmtree(self._folder)
+            os.close(self._place)
 
     def _accept(self) -> None:
         try:
@@ -65,6 +57,24 @@ class Doorway:
             return  # whoever it was has left again, or was shown out; the one that is expected may still come
         self.close()
         self._on_connected(connection)
+
+
+def _listen_nowhere(listener: socket.socket) -> int:
+    """Binds a listener to a file that is removed at once; returns the descriptor through which it can be found.
+
+    The kernel lets only this user's processes through, ``PTRACE_MODE_READ`` in proc(5); none of another namespace.
+
+    Raises:
+        OSError: there is no place for a socket.
+    """
+    # Only the user can enter the folder, and only the user can connect.
+    with tempfile.TemporaryDirectory(prefix="ovray-") as folder:
+        path = os.path.join(folder, "driver")
+        listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen(1)
+        listener.settimeout(0)
+        return os.open(path, os.O_PATH | os.O_CLOEXEC)
 
 
 class LocalLink:
