@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import openvino as ov
@@ -31,11 +32,22 @@ def compile_for(device: str, model: ov.Model, properties: Mapping[str, str]) -> 
     """
     began_s = time.monotonic()
     try:
-        compiled = ov.Core().compile_model(model, device, dict(properties))
+        compiled = _core().compile_model(model, device, dict(properties))
     except RuntimeError as error:
         raise CompileError(f"{device} cannot run the model: {last_line(error)}") from error
     _refuse_fixed_bits(device, model)
     return compiled, time.monotonic() - began_s
+
+
+@cache
+def _core() -> ov.Core:
+    """Returns the one of this process, which stays to its end.
+
+    OpenVINO's CPU plugin (2026.4.1) gives a signal stack to the thread that loads it, and frees it with its Core.
+    Two Cores that go in another order than the opposite of how they came, or one that another thread lets go of,
+    leave the thread with a stack that is no more: the next signal, Ctrl-C for one, is a segmentation fault.
+    """
+    return ov.Core()
 
 
 def _refuse_fixed_bits(device: str, model: ov.Model) -> None:
