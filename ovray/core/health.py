@@ -25,6 +25,8 @@ class Health:
         self._ledger = ledger
         self._settings = settings
         self._chance = chance
+        #: Nobody is taken for silent sooner.
+        self._patience_min_s = min(settings.stalled_after_min_s, settings.stalled_after_unknown_s)
         #: Replicas that hold work, by when to look whether they have been heard of.
         self._looks: LazyHeap[ReplicaId, float] = LazyHeap()
         #: Evicted and resting replicas, by when their wait is over.
@@ -33,7 +35,9 @@ class Health:
     @property
     def next_alarm_s(self) -> float:
         look_s, wait_s = self._looks.first_key(), self._waits.first_key()
-        return min(math.inf if look_s is None else look_s, math.inf if wait_s is None else wait_s)
+        if look_s is None:
+            return math.inf if wait_s is None else wait_s
+        return look_s if wait_s is None or look_s < wait_s else wait_s
 
     def completed(self, replica: Replica) -> None:
         """Note a success, and forgive what was before after enough of them."""
@@ -86,9 +90,11 @@ class Health:
         """Look after a replica that holds work, or a probe."""
         if not _owes_an_answer(replica) or replica.is_stalled:
             return
-        silent_s = replica.heard_s + self._patience_s(replica)
         planned_s = self._looks.key_of(replica.id)
         # A look that comes too early is put off then; so most calls change nothing.
+        if planned_s is not None and planned_s <= replica.heard_s + self._patience_min_s:
+            return
+        silent_s = replica.heard_s + self._patience_s(replica)
         if planned_s is None or silent_s < planned_s:
             self._looks.set(replica.id, silent_s)
 

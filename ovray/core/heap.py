@@ -56,17 +56,21 @@ class LazyHeap(Generic[T, K]):
 
     def first(self) -> T | None:
         """Return the item with the smallest key, or ``None`` where there is none."""
-        self._skim()
-        return self._entries[0][2] if self._entries else None
+        entry = self._first_entry()
+        return None if entry is None else entry[2]
 
     def first_key(self) -> K | None:
-        self._skim()
-        return self._entries[0][0] if self._entries else None
+        entry = self._first_entry()
+        return None if entry is None else entry[0]
 
-    def _skim(self) -> None:
+    def _first_entry(self) -> tuple[K, int, T] | None:
         entries, keys = self._entries, self._keys
-        while entries and keys.get(entries[0][2]) != entries[0][0]:
+        if not keys:
+            entries.clear()
+            return None
+        while keys.get((entry := entries[0])[2]) != entry[0]:
             heapq.heappop(entries)
+        return entry
 
     def _rebuild(self) -> None:
         live: dict[T, tuple[K, int, T]] = {}

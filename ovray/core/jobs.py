@@ -30,8 +30,8 @@ class Jobs:
         self._backups = Backups(ledger)
         #: In order of submission; a job leaves when it is finished or has failed.
         self.running: dict[JobId, Job] = {}
-        #: Before the first one, replicas are not followed: who only serves requests does not pay for it.
-        self._has_had_jobs = False
+        #: Before the first one, nothing is to be done: who only serves requests does not pay for it.
+        self.has_had_some = False
         #: Those of ``running`` with uncut rows, in order of submission.
         self._uncut: dict[JobId, Job] = {}
         #: Gets no fresh rows while suspects wait, so that it has its hands free for them.
@@ -54,8 +54,8 @@ class Jobs:
         job.fresh.extend(
             Piece(start=start, stop=stop, history=History()) for start, stop in asked.ranges if stop > start
         )
-        if not self._has_had_jobs:
-            self._has_had_jobs = True
+        if not self.has_had_some:
+            self.has_had_some = True
             for replica in self._ledger.replicas.values():
                 self.refresh(replica)
         self.running[asked.job] = job
@@ -135,7 +135,7 @@ class Jobs:
 
     def refresh(self, replica: Replica) -> None:
         """Tell the lane and the backups how a replica stands after a change."""
-        if not self._has_had_jobs:
+        if not self.has_had_some:
             return
         self._lane.place(replica, _standing(replica))
         self._backups.refresh(replica)

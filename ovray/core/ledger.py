@@ -85,10 +85,11 @@ class Replica:
 
     def count_busy_time(self, now_s: float) -> None:
         """Bring ``busy_s`` up to date; to be called before what it holds changes."""
-        share = 1.0 if self.chunks else min(len(self.requests), self.nireq) / self.nireq
-        busy_s = (now_s - self.counted_to_s) * share
-        self.busy_s += busy_s
-        self.unbooked_busy_s += busy_s
+        if self.chunks or self.requests:
+            share = 1.0 if self.chunks else min(len(self.requests), self.nireq) / self.nireq
+            busy_s = (now_s - self.counted_to_s) * share
+            self.busy_s += busy_s
+            self.unbooked_busy_s += busy_s
         self.counted_to_s = now_s
 
     def expected_s(self, rows: int, now_s: float) -> float:
@@ -225,6 +226,7 @@ class Ledger:
         held = replica.requests if isinstance(dispatch.work, RequestWork) else replica.chunks
         was_running = next(iter(held)) == dispatch.id
         self._unbook(dispatch)
+        self._expect(replica)
         if was_running:
             replica.unbooked_busy_s = 0.0
         return replica
@@ -237,7 +239,6 @@ class Ledger:
         held = replica.requests if isinstance(dispatch.work, RequestWork) else replica.chunks
         del held[dispatch.id]
         replica.rows_outstanding -= dispatch.work.rows
-        self._expect(replica)
         self.touched[replica] = None
         return replica
 

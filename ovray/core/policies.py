@@ -196,19 +196,23 @@ class FastestCompletion:
         self._strangers: set[ReplicaId] = set()
 
     def open(self, candidate: Candidate) -> None:
-        self.remove(candidate)
-        if candidate.rows_per_s is None:
+        rate = candidate.rows_per_s
+        if rate is None:
+            self.remove(candidate)
             self._strangers.add(candidate.id)
             self._unknown.set(candidate, (candidate.outstanding, candidate.order))
         else:
-            self._class_for(candidate, candidate.rows_per_s).add_open(candidate)
+            before = self._class_for(candidate, rate).open(candidate, rate)
+            self._total_rate += rate - before
 
     def close(self, candidate: Candidate) -> None:
-        self.remove(candidate)
-        if candidate.rows_per_s is None:
+        rate = candidate.rows_per_s
+        if rate is None:
+            self.remove(candidate)
             self._strangers.add(candidate.id)
         else:
-            self._class_for(candidate, candidate.rows_per_s).add_closed(candidate)
+            before = self._class_for(candidate, rate).close(candidate, rate)
+            self._total_rate += rate - before
 
     def remove(self, candidate: Candidate) -> None:
         self._unknown.discard(candidate)
@@ -250,11 +254,15 @@ class FastestCompletion:
 
     def _class_for(self, candidate: Candidate, rate: float) -> SpeedClass[Candidate]:
         speed = speed_of(rate)
+        booked_in = self._class_of.get(candidate.id)
+        if booked_in == speed:
+            return self._classes[speed]
+        if booked_in is not None or candidate.id in self._strangers:
+            self.remove(candidate)
         if speed not in self._classes:
             self._classes[speed] = SpeedClass()
             self._fastest_first = sorted(self._classes, reverse=True)
         self._class_of[candidate.id] = speed
-        self._total_rate += rate
         return self._classes[speed]
 
 

@@ -81,6 +81,11 @@ class Requests:
         return math.inf if deadline_s is None else deadline_s
 
     @property
+    def is_stirred(self) -> bool:
+        """Whether something may be sent that could not be before."""
+        return bool(self._stirred or self._submitters)
+
+    @property
     def waiting_count(self) -> int:
         """Accepted requests that are with no replica."""
         return self._waiting_count
@@ -237,8 +242,9 @@ class Requests:
         if not self._queues:
             return
         standing = self._standing(replica)
-        for pin in (None, replica.device, str(replica.id)):
-            queue = self._queues.get(pin)
+        queues = self._queues
+        for pin in (None,) if len(queues) == 1 and None in queues else (None, replica.device, replica.id):
+            queue = queues.get(pin)
             if queue is not None:
                 queue.lane.place(replica, standing)
                 if queue.waiting:
@@ -246,8 +252,6 @@ class Requests:
 
     def dispatch(self) -> list[Command]:
         """Send what can be sent; what goes to one replica travels in one envelope."""
-        if not self._stirred and not self._submitters:
-            return []
         commands: list[Command] = []
         envelopes: dict[ReplicaId, list[tuple[DispatchId, RequestId]]] = {}
         self._place_stirred(envelopes)
@@ -324,14 +328,16 @@ class Requests:
         queue: _Queue,
         envelopes: dict[ReplicaId, list[tuple[DispatchId, RequestId]]],
     ) -> None:
-        if replica not in self._allowances:
-            self._allowances[replica] = self._allowance(replica, queue)
-        self._allowances[replica] -= 1
+        is_last = len(queue.waiting) == 1 and len(self._stirred) == 1 and not self._submitters
+        if not is_last:
+            if replica not in self._allowances:
+                self._allowances[replica] = self._allowance(replica, queue)
+            self._allowances[replica] -= 1
         self._dequeue(work)
         self._ledger.counters.backups_sent += bool(work.dispatches)
         dispatch = self._ledger.book(replica, work)
         envelopes.setdefault(replica.id, []).append((dispatch.id, work.asked.request))
-        if queue.waiting or len(self._stirred) > 1 or self._submitters:
+        if not is_last:
             self.refresh(replica)
 
     def _allowance(self, replica: Replica, queue: _Queue) -> int:

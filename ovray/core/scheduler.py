@@ -68,6 +68,8 @@ class Scheduler:
         self._jobs = Jobs(self._ledger, new_policy, settings)
         #: The ``WakeAt`` that the driver was last given and that has not come; ``inf`` where there is none.
         self._wake_at_s = math.inf
+        #: When somebody wants to act next, as it was after the last event; may be too early, never too late.
+        self._next_alarm_s = math.inf
         self._journal: deque[tuple[float, tuple[Event, ...], tuple[Command, ...]]] = deque(maxlen=_JOURNAL_LENGTH)
         self._handlers: dict[type[Any], Callable[[Any], list[Command]]] = {
             ReplicaReady: self._on_replica_ready,
@@ -109,7 +111,9 @@ class Scheduler:
         Raises:
             InvariantError: as for ``handle``.
         """
-        before_s, self._ledger.now_s = self._ledger.now_s, max(self._ledger.now_s, now_s)
+        ledger = self._ledger
+        before_s = ledger.now_s
+        now_s = ledger.now_s = max(before_s, now_s)
         commands: list[Command] = []
         for event in happened:
             handler = self._handlers.get(type(event))
@@ -118,11 +122,13 @@ class Scheduler:
                     raise InvariantError(f"{event!r} is no event of the scheduler")
                 commands += handler(event)
             except InvariantError:
-                self._ledger.now_s = before_s
+                ledger.now_s = before_s
                 raise
-        self._wake(commands)
+        # Of the alarms that this brought, only deadlines can be due already.
+        if self._next_alarm_s <= now_s or self._requests.next_alarm_s <= now_s:
+            self._wake(commands)
         self._settle(commands)
-        self._journal.append((self._ledger.now_s, tuple(happened), tuple(commands)))
+        self._journal.append((now_s, tuple(happened), tuple(commands)))
         return commands
 
     def snapshot(self) -> Snapshot:
@@ -250,12 +256,20 @@ class Scheduler:
 
     def _settle(self, commands: list[Command]) -> None:
         """Hand out work until no more can be, let drained replicas go, and ask to be woken."""
-        self._tell_of_changes(commands)
-        commands += self._requests.dispatch()
-        commands += self._jobs.dispatch()
-        self._tell_of_changes(commands)
-        next_s = min(self._health.next_alarm_s, self._requests.next_alarm_s, self._jobs.next_alarm_s)
-        if next_s < self._wake_at_s or (self._wake_at_s <= self._ledger.now_s and next_s < math.inf):
+        ledger, requests, jobs = self._ledger, self._requests, self._jobs
+        if ledger.touched:
+            self._tell_of_changes(commands)
+        if requests.is_stirred:
+            commands += requests.dispatch()
+        if jobs.has_had_some:
+            commands += jobs.dispatch()
+        if ledger.touched:
+            self._tell_of_changes(commands)
+        next_s = min(self._health.next_alarm_s, requests.next_alarm_s)
+        if jobs.has_had_some:
+            next_s = min(next_s, jobs.next_alarm_s)
+        self._next_alarm_s = next_s
+        if next_s < self._wake_at_s or (self._wake_at_s <= ledger.now_s and next_s < math.inf):
             self._wake_at_s = next_s
             commands.append(WakeAt(at_s=next_s))
 

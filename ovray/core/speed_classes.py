@@ -48,20 +48,26 @@ class SpeedClass(Generic[C]):
         #: Keeps the sum above small, so that no digits are lost.
         self._epoch_s = 0.0
 
-    def add_open(self, member: C) -> None:
-        idle = member.outstanding == 0
-        self._open.set(
-            member, (-math.inf if idle else member.free_at_s, -(member.rows_per_s or 0.0), member.order)
-        )
-        self._book(member)
+    def open(self, member: C, rate: float) -> float:
+        """Take note of a member with room, or of what became of it; return the rate it was booked with before."""
+        before = self._unbook(member) if member in self._booked else 0.0
+        is_idle = self._book(member, rate)
+        self._open.set(member, (-math.inf if is_idle else member.free_at_s, -rate, member.order))
+        return before
 
-    def add_closed(self, member: C) -> None:
+    def close(self, member: C, rate: float) -> float:
+        """Take note of a member without room, as ``open`` does."""
+        before = self._unbook(member) if member in self._booked else 0.0
         self._open.discard(member)
-        self._book(member)
+        self._book(member, rate)
+        return before
 
     def remove(self, member: C) -> float:
         """Forget a member and return the rate it was booked with."""
         self._open.discard(member)
+        return self._unbook(member)
+
+    def _unbook(self, member: C) -> float:
         rate, free_at_s = self._booked.pop(member)
         if free_at_s is not None:
             self.busy_rate -= rate
@@ -89,14 +95,15 @@ class SpeedClass(Generic[C]):
         """Return how many rows the busy members are expected to have before them."""
         return max(0.0, self._rate_times_free_at - self.busy_rate * (now_s - self._epoch_s))
 
-    def _book(self, member: C) -> None:
-        rate = member.rows_per_s or 0.0
+    def _book(self, member: C, rate: float) -> bool:
+        """Note a member's rate and, where it is busy, when it will be free; say whether it is idle."""
         if member.outstanding == 0:
             self._booked[member] = (rate, None)
-            return
+            return True
         if self.busy_rate == 0.0:
             self._epoch_s = member.free_at_s
             self._rate_times_free_at = 0.0
         self._booked[member] = (rate, member.free_at_s)
         self.busy_rate += rate
         self._rate_times_free_at += rate * (member.free_at_s - self._epoch_s)
+        return False
