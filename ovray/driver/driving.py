@@ -131,9 +131,17 @@ class Driving:
     def infer_small(self, request: SmallRequest) -> None:
         """Has a small request taken in, and may wait at the sockets until it has ended."""
         self._offer(request)
+        self.wait_for(lambda: request.is_over)
+
+    def wait_for(self, has_ended: Callable[[], bool]) -> None:
+        """Waits at the sockets in the driver thread's place until a request has ended, if it is the only one.
+
+        So no thread has to be woken for its answer but the one that wants it.  Who calls this has to look whether
+        it has ended: where others are under way, or another waits here already, it has not.
+        """
         if self._loop.has_one and self._guest.acquire(blocking=False):
             try:
-                self._wait_as_guest(request)
+                self._wait_as_guest(has_ended)
             finally:
                 self._guest.release()
         if self._has_had_guest and not self._loop.is_idle:
@@ -164,6 +172,8 @@ class Driving:
                 with self._turn:
                     self._take(self._inbox.collect(found))
                     self._loop.tick()
+                if self._loop.is_idle and self._guest.locked():
+                    self._inbox.wake()  # it may have ended by another way than an answer
                 if self._loop.is_first_ready:
                     self.first_ready.set()
                 if self._turn.error is not None:
@@ -272,9 +282,9 @@ class Driving:
         if self._has_small_to_do or self._loop.due_s < self._sleeps_until_s:
             self._inbox.wake()
 
-    def _wait_as_guest(self, request: SmallRequest) -> None:
+    def _wait_as_guest(self, has_ended: Callable[[], bool]) -> None:
         self._has_had_guest = True
-        while not request.is_over and self.over is None and self._turn.error is None:
+        while not has_ended() and self.over is None and self._turn.error is None:
             found = self._inbox.wait(_LOOK_S, lambda: self._has_small_to_do)
             self._turn.lend(partial(self._take_replies, found))
             if self._inbox.has_notes or self._turn.error is not None:

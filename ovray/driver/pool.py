@@ -222,6 +222,14 @@ class RequestPool:
         self._let_in(request)
         self._driving.infer_small(request)
 
+    def wait_for(self, has_ended: Callable[[], bool]) -> None:
+        """Waits until a request has ended that ``submit`` took, if this thread can wait for it better than others.
+
+        Where it is the only one under way this thread does the driver thread's waiting, as in ``infer_small``;
+        else it returns at once.
+        """
+        self._driving.wait_for(has_ended)
+
     def _let_in(self, request: SmallRequest) -> None:
         self.check_open()
         self._room.enter(request.kind.size_bytes, None, self.check_open)

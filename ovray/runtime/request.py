@@ -86,7 +86,10 @@ class InferRequest(TensorAccess):
             dtype('float32')
         """
         terms = Terms(priority=priority, deadline_s=deadline_s, device=device)
-        run = self.start(inputs, Sharing.of(share_inputs), terms, submit_small=self._serving.pool.infer_small)
+        pool = self._serving.pool
+        run = self.start(inputs, Sharing.of(share_inputs), terms, submit_small=pool.infer_small)
+        if not run.is_small:
+            pool.wait_for(lambda: run.has_ended)
         run.wait()
         if run.error is not None:
             raise run.error

@@ -148,6 +148,38 @@ def test_a_large_request_is_sent_by_who_asks_where_nobody_drives() -> None:
     assert senders[-1] == threading.current_thread().name
 
 
+def test_who_waits_for_the_only_request_takes_its_answer_itself() -> None:
+    takers: list[str] = []
+    with _serving(1) as (pool, _):
+        for _ in range(100):
+            ends = _Ends()
+
+            def end(ended: Ended, ends: _Ends = ends) -> None:
+                takers.append(threading.current_thread().name)
+                ends(ended)
+
+            pool.submit([np.ones(LARGE)], ended=end)
+            pool.wait_for(lambda ends=ends: bool(ends.ends))  # type: ignore[misc]
+            assert ends.next().outputs is not None
+            if takers[-1] == threading.current_thread().name:
+                break
+
+    assert takers[-1] == threading.current_thread().name
+
+
+def test_who_waits_for_the_only_request_hears_of_its_end_whoever_brings_that_about() -> None:
+    ends = _Ends()
+    with _serving(1) as (pool, transport):
+        transport.hold.set()
+        request = pool.submit([np.ones(LARGE)], ended=ends)
+        threading.Timer(0.1, pool.cancel, (request,)).start()
+
+        pool.wait_for(lambda: bool(ends.ends))
+
+        assert "cancelled" in str(ends.next().error)
+        transport.hold.clear()
+
+
 def test_an_input_that_is_to_blame_gets_its_error_and_the_replica_stays() -> None:
     ends = _Ends()
     with _serving(1) as (pool, _):
