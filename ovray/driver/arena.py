@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ovray.replica.wire import GATHERED_BELOW_BYTES
+from ovray.replica.lone_frames import GATHERED_BELOW_BYTES
 
 #: Blocks begin at multiples of this: a cache line, and what OpenVINO aligns tensors to.
 _ALIGNMENT = 64

@@ -4,7 +4,7 @@ May not enter: sockets, what a message says (wire.py).  Both ends run the same v
 started by the driver that talks to it.
 
 A frame is ``[bytes of the head][number of buffers][bytes of each buffer][head][buffers]``.  The head is a pickle
-of plain values; the buffers are tensors' bytes.
+of plain values, or bytes that begin with another sign than a pickle's; the buffers are tensors' bytes.
 """
 
 import pickle
@@ -19,12 +19,16 @@ _COUNTS = struct.Struct("<II")
 #: A head above this is no head: the other end is not one of ours.
 _HEAD_MAX_BYTES = 1 << 28
 
+#: What every pickle of protocol 2 and above begins with.
+_PICKLE = b"\x80"
+
 Buffer = bytes | memoryview
 
 
 class Frame(NamedTuple):
     """Is one message."""
 
+    #: Bytes where it was written as such.
     head: Any
     #: Writable memory that nobody but the reader holds.
     buffers: list[memoryview]
@@ -32,9 +36,13 @@ class Frame(NamedTuple):
 
 def write_frame(head: Any, buffers: Sequence[Buffer]) -> list[Buffer]:
     """Returns the parts of a frame, for a gathering send."""
-    packed = pickle.dumps(head, protocol=5)
-    lengths = struct.pack(f"<{len(buffers)}Q", *map(len, buffers))
-    return [_COUNTS.pack(len(packed), len(buffers)) + lengths + packed, *buffers]
+    return write_plain_frame(pickle.dumps(head, protocol=5), buffers)
+
+
+def write_plain_frame(head: bytes, buffers: Sequence[Buffer]) -> list[Buffer]:
+    """Returns the parts of a frame whose head is these bytes, which begin as no pickle does."""
+    counts = struct.pack(f"<II{len(buffers)}Q", len(head), len(buffers), *map(len, buffers))
+    return [counts + head, *buffers]
 
 
 class FrameReader:
@@ -52,36 +60,35 @@ class FrameReader:
         self._received += received
         frames: list[Frame] = []
         whole, at = memoryview(self._received), 0
-        while (end := _end_of_frame(whole[at:])) is not None:
-            frames.append(_read_frame(whole[at : at + end]))
-            at += end
+        while (found := _frame_at(whole, at)) is not None:
+            frame, at = found
+            frames.append(frame)
         if frames:
             # The frames keep the memory that they lie in.
             self._received = bytearray(whole[at:])
         return frames
 
 
-def _end_of_frame(received: memoryview) -> int | None:
-    """Says how long the first frame is; ``None`` where it is not whole."""
-    if len(received) < _COUNTS.size:
+def _frame_at(whole: memoryview, at: int) -> tuple[Frame, int] | None:
+    """Reads the frame that begins there, and says where the next one does; ``None`` where it is not whole."""
+    left = len(whole) - at
+    if left < _COUNTS.size:
         return None
-    head_bytes, buffer_count = _COUNTS.unpack_from(received)
+    head_bytes, buffer_count = _COUNTS.unpack_from(whole, at)
     if head_bytes > _HEAD_MAX_BYTES:
         raise ReplicaError("what came over the socket is no frame of ovray's; the connection was closed")
     head_at = _COUNTS.size + 8 * buffer_count
-    if len(received) < head_at:
+    if left < head_at:
         return None
-    end = head_at + head_bytes + sum(struct.unpack_from(f"<{buffer_count}Q", received, _COUNTS.size))
-    return end if len(received) >= end else None
-
-
-def _read_frame(frame: memoryview) -> Frame:
-    head_bytes, buffer_count = _COUNTS.unpack_from(frame)
-    lengths = struct.unpack_from(f"<{buffer_count}Q", frame, _COUNTS.size)
-    at = _COUNTS.size + 8 * buffer_count + head_bytes
-    head = pickle.loads(frame[at - head_bytes : at])
+    lengths = struct.unpack_from(f"<{buffer_count}Q", whole, at + _COUNTS.size)
+    if left < head_at + head_bytes + sum(lengths):
+        return None
+    at += head_at
+    packed = whole[at : at + head_bytes]
+    head = pickle.loads(packed) if packed[:1] == _PICKLE else bytes(packed)
+    at += head_bytes
     buffers = []
     for length in lengths:
-        buffers.append(frame[at : at + length])
+        buffers.append(whole[at : at + length])
         at += length
-    return Frame(head, buffers)
+    return Frame(head, buffers), at

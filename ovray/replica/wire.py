@@ -9,18 +9,22 @@ offset there.
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ovray.replica.envelope import Envelope, Reply, Request
 from ovray.replica.frames import Buffer, Frame, write_frame
-
-#: Tensors from this size on are sent as they are; smaller ones are gathered, which is a copy.
-GATHERED_BELOW_BYTES = 16 << 10
-
-Tensors = tuple[NDArray[Any], ...]
+from ovray.replica.lone_frames import (
+    GATHERED_BELOW_BYTES,
+    SharedMemory,
+    Tensors,
+    read_lone_reply,
+    read_lone_request,
+    write_lone_reply,
+    write_lone_request,
+)
 
 
 class Cancel(NamedTuple):
@@ -28,18 +32,6 @@ class Cancel(NamedTuple):
 
     client: str
     dispatch: int
-
-
-class SharedMemory(Protocol):
-    """Knows which arrays lie in memory that both ends have."""
-
-    def offset_of(self, tensor: NDArray[Any]) -> int | None:
-        """Says where an array lies; ``None``: elsewhere."""
-        ...
-
-    def view(self, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        """Gives the array that lies there."""
-        ...
 
 
 class NoSharedMemory:
@@ -54,6 +46,10 @@ class NoSharedMemory:
 
 def write_envelope(envelope: Envelope, shared: SharedMemory) -> list[Buffer]:
     """Returns the parts of an envelope's frame."""
+    if len(envelope.requests) == 1:
+        lone = write_lone_request(envelope.client, envelope.requests[0], shared)
+        if lone is not None:
+            return lone
     buffers: list[Buffer] = []
     groups = []
     for _, group in groupby(envelope.requests, key=_kind_of_request):
@@ -75,6 +71,9 @@ def write_cancel(cancel: Cancel) -> list[Buffer]:
 
 def read_message(frame: Frame, shared: SharedMemory) -> Envelope | Cancel:
     """Reads what a driver said.  The tensors are views of the frame or of the shared memory: not to be written."""
+    if type(frame.head) is bytes:
+        client, request = read_lone_request(frame, shared)
+        return Envelope(client=client, requests=(request,))
     client, groups = frame.head
     if isinstance(groups, int):
         return Cancel(client, dispatch=groups)
@@ -91,6 +90,10 @@ def read_message(frame: Frame, shared: SharedMemory) -> Envelope | Cancel:
 
 def write_replies(replies: Sequence[Reply]) -> list[Buffer]:
     """Returns the parts of a frame of replies."""
+    if len(replies) == 1:
+        lone = write_lone_reply(replies[0])
+        if lone is not None:
+            return lone
     buffers: list[Buffer] = []
     groups = []
     for _, group in groupby(replies, key=_kind_of_reply):
@@ -110,6 +113,8 @@ def write_replies(replies: Sequence[Reply]) -> list[Buffer]:
 
 def read_replies(frame: Frame) -> list[Reply]:
     """Reads what a replica said.  The outputs are the reader's to keep and to write."""
+    if type(frame.head) is bytes:
+        return [read_lone_reply(frame)]
     buffers = iter(frame.buffers)
     replies: list[Reply] = []
     for told, described in frame.head:

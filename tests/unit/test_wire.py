@@ -114,6 +114,48 @@ def test_replies_arrive_as_they_were_and_are_their_readers_own() -> None:
     assert str(read[-1].error) == "no such word"
 
 
+@pytest.mark.parametrize("kind", TENSORS)
+def test_a_lone_reply_arrives_as_it_was_and_is_its_readers_own(kind: str) -> None:
+    sent = Reply(
+        dispatch=7,
+        outputs=TENSORS[kind],
+        error=None,
+        queued_s=0.1,
+        infer_s=0.2,
+        batch_rows=3,
+        shapes=((5,), (6,)) if kind == "numbers" else None,
+    )
+
+    for _ in range(2):  # types and shapes that are new, and that are known
+        (came,) = read_replies(_one_frame(write_replies([sent])))
+
+        assert (came.dispatch, came.error, came.queued_s, came.infer_s, came.batch_rows, came.shapes) == (
+            sent.dispatch,
+            sent.error,
+            sent.queued_s,
+            sent.infer_s,
+            sent.batch_rows,
+            sent.shapes,
+        )
+        assert came.outputs is not None
+        assert len(came.outputs) == len(TENSORS[kind])
+        assert all(map(_same, came.outputs, TENSORS[kind]))
+        assert all(output.flags.writeable for output in came.outputs)
+
+
+def test_kinds_that_are_no_longer_known_are_told_anew() -> None:
+    for length in [*range(1, 3000), *range(1, 3000)]:
+        request = Request(dispatch=length, tensors=(np.zeros((1, length), dtype=np.int8),))
+
+        read = read_message(
+            _one_frame(write_envelope(Envelope(client="me", requests=(request,)), NoSharedMemory())),
+            NoSharedMemory(),
+        )
+
+        assert isinstance(read, Envelope)
+        assert read.requests[0].tensors[0].shape == (1, length)
+
+
 def test_a_cancellation_arrives() -> None:
     assert read_message(_one_frame(write_cancel(Cancel("me", 17))), NoSharedMemory()) == Cancel("me", 17)
 
