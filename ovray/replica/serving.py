@@ -9,9 +9,10 @@ waits for the end of an earlier one.  Whatever happens, each request that was su
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import NamedTuple
 
 from ovray.errors import DataError, InvariantError, OvrayError, ReplicaError
 from ovray.replica.benefit import BatchBenefits
@@ -28,8 +29,19 @@ PROBE_TIMEOUT_S = 60.0
 #: An inference that is shorter than this holds nobody up who waits behind it for the socket to be read.
 QUICK_S = 0.0005
 
+#: Types and shapes that are known at once; lengths of texts may make many.
+_FITS_KEPT = 1024
+
 #: Probes wait their turn like everybody else, under a name that no driver has.
 _PROBE_CLIENT = "the replica's own probes"
+
+
+class _Fit(NamedTuple):
+    """Says what requests of some types and shapes are to the engine; see ``Waiting``."""
+
+    key: Hashable
+    rows: int
+    input_bytes: int
 
 
 class RequestServer:
@@ -66,6 +78,8 @@ class RequestServer:
         self._is_retired = False
         #: Whether the last inference was so short that whoever brings the next one may run it.
         self._is_quick = False
+        #: By types and shapes of requests that can run.
+        self._fits: dict[Hashable, _Fit] = {}
         #: Of each lane, held while it infers.
         self._using = [threading.Lock() for _ in engine.lanes]
         self._threads = [
@@ -185,14 +199,30 @@ class RequestServer:
             thread.join()
 
     def _admit(self, client: str, request: Request, answer: AnswerTo, now_s: float) -> Waiting:
-        self._engine.check(request)
-        joining = self._engine.joining
-        rows = joining.rows_of(request) if joining else None
+        kind = (request.shapes, *[(array.dtype, array.shape) for array in request.tensors])
+        fit = self._fits.get(kind)
+        if fit is None:
+            fit = self._judge(request)
+            # Of objects, the values count, too.
+            if not any(array.dtype.hasobject for array in request.tensors):
+                if len(self._fits) >= _FITS_KEPT:
+                    self._fits.clear()
+                self._fits[kind] = fit
         return Waiting(
             client=client,
             request=request,
             answer=answer,
             arrived_s=now_s,
+            key=fit.key,
+            rows=fit.rows,
+            input_bytes=fit.input_bytes,
+        )
+
+    def _judge(self, request: Request) -> _Fit:
+        self._engine.check(request)
+        joining = self._engine.joining
+        rows = joining.rows_of(request) if joining else None
+        return _Fit(
             key=joining.key_of(request) if joining and rows is not None else None,
             rows=rows or 1,
             input_bytes=sum(array.nbytes for array in request.tensors),
