@@ -17,8 +17,14 @@ $(STAMP): pyproject.toml
 demo: install
 	$(BIN)/ovray demo
 
+# Where this can be had, as root on Linux, workers share the tests, each on a machine of its own.
+TEST_WORKERS ?= 3
+SHARED := $(shell tests/own_machine.sh --can-be-had 2> /dev/null \
+  && echo --dist loadfile --tx '$(TEST_WORKERS)*popen//python=tests/own_machine.sh')
+
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m internet
+	$(BIN)/python -m pytest -m 'not internet' $(SHARED)
 
 # Nothing else should run meanwhile: both sides of a ratio need every core.
 bench: install

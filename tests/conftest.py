@@ -1,14 +1,23 @@
 """What holds for every test, however the run was started."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
 from tests.signal_stack import use_the_plain_stack
 
+pytest_plugins = ["tests.multihost.table"]
+
 # Whatever starts the tests in the background has them ignore Ctrl-C, which their children would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the folder in which a worker with a ``/tmp`` of its own is to make its folder."""
+    if hasattr(config, "workerinput"):
+        Path(config.option.basetemp).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ INSTALL_TIMEOUT_S = 900
 #: Packed and published; whoever has the archive can test, try the examples and set up a cluster.
 PUBLISHED = ("ovray", "tests", "examples", "cluster", ".ci")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * INSTALL_TIMEOUT_S)]
+pytestmark = [pytest.mark.slow, pytest.mark.internet, pytest.mark.timeout(2 * INSTALL_TIMEOUT_S)]
 
 
 @pytest.fixture(scope="module")

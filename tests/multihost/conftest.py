@@ -1,4 +1,4 @@
-"""Hosts for the tests here, shared by all of them, and the table that closes the run."""
+"""Hosts for the tests here, shared by all of them."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.scoring_job import write_numbered_digits
-from tests.multihost import hosts, table
+from tests.multihost import hosts
 from tests.multihost.cluster import Cluster
 
 ROWS = 20_000
@@ -16,7 +16,7 @@ ROWS = 20_000
 HOSTS = ("w0", "w1", "w2")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def bench() -> Iterator[Cluster]:
     """Is a cluster that may be in any state."""
     reason = hosts.why_not()
@@ -36,7 +36,7 @@ def cluster(bench: Cluster) -> Cluster:
     return bench
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def data(bench: Cluster) -> Path:
     """Is a file of ``ROWS`` images, each with a number of its own."""
     path = bench.shared / "in.parquet"
@@ -49,15 +49,3 @@ def output(bench: Cluster, request: pytest.FixtureRequest) -> Iterator[Path]:
     path = bench.shared / request.node.name
     yield path
     shutil.rmtree(path, ignore_errors=True)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if not table.rows:
-        return
-    lines = table.as_markdown(table.rows)
-    terminalreporter.section("what faults cost")
-    for line in lines:
-        terminalreporter.write_line(line)
-    file = config.rootpath / table.FILE
-    file.parent.mkdir(exist_ok=True)
-    file.write_text("\n".join(lines) + "\n")
