@@ -158,8 +158,11 @@ class Health:
         replica.completions_since_strike = 0
 
     def _put_aside(self, replica: Replica) -> None:
-        wait_s = self._wait_s(replica.strikes, self._settings.readmit_after_max_s)
-        self._wait(replica, ReplicaState.EVICTED, wait_s)
+        others = (other.state for other in self._ledger.replicas.values() if other is not replica)
+        is_last = ReplicaState.READY not in others
+        settings = self._settings
+        longest_s = settings.readmit_last_after_max_s if is_last else settings.readmit_after_max_s
+        self._wait(replica, ReplicaState.EVICTED, self._wait_s(replica.strikes, longest_s))
 
     def _wait_s(self, times: int, longest_s: float) -> float:
         doublings = min(times - 1, _BACK_OFF_DOUBLINGS_MAX)

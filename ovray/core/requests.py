@@ -19,7 +19,7 @@ from ovray.core.events import FailureCause, RequestSubmitted, WhenFull
 from ovray.core.heap import LazyHeap
 from ovray.core.ids import DispatchId, ReplicaId, RequestId
 from ovray.core.lanes import Lane, Standing
-from ovray.core.ledger import Ledger, Replica
+from ovray.core.ledger import Ledger, Replica, ReplicaState
 from ovray.core.policies import Policy
 from ovray.core.settings import SchedulerSettings
 from ovray.core.work import Dispatch, History, RequestWork
@@ -171,6 +171,31 @@ class Requests:
             work = dispatch.work
             if isinstance(work, RequestWork) and self._is_with_the_silent(work):
                 self._enqueue(work)
+
+    def probe_failed(self, message: str) -> list[Command]:
+        """Count a failed probe as a try of each request that could only have gone to replicas that all fail.
+
+        So it ends as it would have on a replica that is still trusted, and does not wait while they fail.
+        """
+        commands: list[Command] = []
+        for queue in [*self._queues.values()]:
+            if not self._is_without_hope(queue):
+                continue
+            for work in [*queue.waiting.items()]:
+                work.history.tries += 1
+                if work.history.tries >= self._settings.max_tries and not work.dispatches:
+                    what = f"{message}; no replica is left that does not fail"
+                    commands += self._end(work, f"{what}; given up after {work.history.tries} tries")
+        return commands
+
+    def _is_without_hope(self, queue: _Queue) -> bool:
+        """Say whether all replicas that a queue's requests may go to are evicted, and those are some."""
+        states = {
+            replica.state
+            for replica in self._ledger.replicas.values()
+            if queue.pin in (None, replica.device, replica.id)
+        }
+        return states == {ReplicaState.EVICTED}
 
     def expire(self) -> list[Command]:
         """End waiting requests whose deadline has come."""

@@ -190,7 +190,7 @@ class Scheduler:
             self._ledger.counters.needless_events += 1
             return []
         self._health.probe_failed(replica)
-        return []
+        return self._requests.probe_failed(event.message)
 
     def _on_priorities_changed(self, event: PrioritiesChanged) -> list[Command]:
         self._ledger.set_priorities(event.devices)

@@ -26,6 +26,8 @@ class SchedulerSettings:
     #: The first wait before an evicted replica is probed; it doubles with every further eviction or loss.
     readmit_after_s: float = 1.0
     readmit_after_max_s: float = 300.0
+    #: The longest such wait where no replica is trusted: requests wait for the outcome.
+    readmit_last_after_max_s: float = 10.0
     #: The longest rest of a replica that is back after a loss: whoever was killed is mostly not to blame.
     rest_after_loss_max_s: float = 2.0
     #: Completions in a row after which earlier evictions and losses are forgiven.

@@ -1,3 +1,4 @@
+import itertools
 from typing import Any
 
 import pytest
@@ -271,6 +272,42 @@ def test_a_replica_that_keeps_failing_is_evicted_probed_later_and_later_and_read
     assert 0.9 <= first.at_s <= 1.1
     assert 1.8 <= second.at_s - (first.at_s + 1.0) <= 2.2
     assert sent_to(commands) == {"a": [1]}
+
+
+def test_what_waits_for_replicas_that_all_fail_ends_and_is_not_kept_waiting() -> None:
+    scheduler = a_scheduler(a_ready_replica("a"), settings=SchedulerSettings(evict_after_failures=1, max_tries=2))
+    scheduler.handle(a_request(1, pinned_to="a/CPU.0"), 0.0)
+    failure = Failed(replica=A, dispatch=DispatchId(0), cause=FailureCause.DEVICE, message="hot")
+    commands = scheduler.handle(failure, 0.0)
+    scheduler.handle(a_request(2), 0.5)
+
+    probed_s, ended = [0.0], []
+    while len(probed_s) < 9:
+        if waking := only(WakeAt, commands):
+            now_s = waking[-1].at_s
+        commands = scheduler.handle(TimerFired(), now_s)
+        if ProbeReplica(replica=A) in commands:
+            probed_s.append(now_s)
+            commands = [*commands, *scheduler.handle(ProbeFailed(replica=A, message="hot"), now_s)]
+            ended += only(DeliverError, commands)
+
+    assert [error.request for error in ended] == [1, 2]
+    assert all("hot; no replica is left" in error.message for error in ended)
+    assert max(after - before for before, after in itertools.pairwise(probed_s)) <= 11.0
+
+
+def test_what_waits_for_a_replica_that_fails_goes_on_waiting_where_another_may_take_it() -> None:
+    settings = SchedulerSettings(evict_after_failures=1, max_tries=1)
+    scheduler = a_scheduler(a_ready_replica("a"), a_ready_replica("b"), settings=settings)
+    scheduler.handle(ReplicaLost(replica=ReplicaId("b"), reason="killed"), 0.0)
+    scheduler.handle(a_request(1), 0.0)
+    scheduler.handle(Failed(replica=A, dispatch=DispatchId(0), cause=FailureCause.DEVICE, message="hot"), 0.0)
+    scheduler.handle(a_request(2), 0.0)
+
+    commands = handle_all(scheduler, [TimerFired(), ProbeFailed(replica=A, message="hot")], 2.0)
+
+    assert only(DeliverError, commands) == []
+    assert sent_to(handle_all(scheduler, [a_ready_replica("b")], 3.0)) == {"b": [2]}
 
 
 def test_a_replica_that_is_lost_again_and_again_rests_before_it_works() -> None:
