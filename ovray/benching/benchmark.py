@@ -7,12 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import openvino as ov
-from numpy.typing import NDArray
-
-from ovray.benching.inputs import BenchInputs, prepare
+from ovray.benching.inputs import BenchInputs, InputGroup, prepare
 from ovray.benching.latencies import Samples
 from ovray.benching.load import Measured, Sendable, run_load
 from ovray.benching.options import Api, BenchOptions, Limits
@@ -95,9 +92,7 @@ class _Bench:
         self._serving = serving
         self._options = options
         self._say = say
-        self._inputs = [
-            Sendable(arrays=_arrays(serving, group.tensors), frames=group.frames) for group in inputs.groups
-        ]
+        self._inputs = [_sendable(serving, group) for group in inputs.groups]
         self._replicas: tuple[ReplicaInfo, ...] = ()
         self.nireq = options.nireq or 1
 
@@ -180,10 +175,10 @@ class _Bench:
         )
 
 
-def _arrays(serving: Serving, tensors: dict[int, ov.Tensor]) -> list[NDArray[Any]]:
+def _sendable(serving: Serving, group: InputGroup) -> Sendable:
     taken = InputTensors(serving.ports, serving.pool.storage)
-    taken.take(tensors, Sharing.SHARE)
-    return list(taken.arrays())
+    taken.take(group.tensors, Sharing.SHARE)
+    return Sendable(arrays=list(taken.arrays()), shapes=taken.shapes(), frames=group.frames)
 
 
 def _timed(do: Callable[[], T]) -> tuple[T, float]:

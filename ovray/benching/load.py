@@ -17,6 +17,7 @@ from ovray.benching.latencies import Samples
 from ovray.benching.options import Limits
 from ovray.core.ids import ReplicaId
 from ovray.driver.calls import Ended
+from ovray.replica.envelope import TensorShape
 from ovray.runtime.serving import Serving, Terms
 
 #: How often one who waits looks whether the pool still lives, and whether more should be in flight.
@@ -28,6 +29,8 @@ class Sendable:
     """Is the input of one request, in the order of the model's ports."""
 
     arrays: Sequence[NDArray[Any]]
+    #: In elements, where a type takes less than a byte.
+    shapes: tuple[TensorShape, ...] | None
     frames: int
 
 
@@ -114,7 +117,7 @@ def run_load(
             continue
         one, land = next(in_turn)
         flight.depart()
-        serving.submit(one.arrays, terms, land)
+        serving.submit(one.arrays, terms, land, one.shapes)
         iterations, frames = iterations + 1, frames + one.frames
     while not flight.wait_below(1, _LOOK_S):
         serving.pool.check_open()

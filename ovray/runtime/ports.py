@@ -130,7 +130,10 @@ class Ports:
     @property
     def expected(self) -> str:
         """Says what the model takes, for messages."""
-        return "the model takes " + ", ".join(describe(port, index) for index, port in enumerate(self.inputs))
+        expected = "the model takes " + ", ".join(describe(port, index) for index, port in enumerate(self.inputs))
+        if self.has_packed_inputs:
+            expected += "; give elements of less than a byte as openvino.Tensor(packed_bytes, shape, type)"
+        return expected
 
     def __str__(self) -> str:
         inputs, outputs = (",\n".join(map(repr, ports)) for ports in (self.inputs, self.outputs))

@@ -330,10 +330,9 @@ def check(tensor: ov.Tensor, port: ov.Output, what: str) -> None:
         DataError: it has another type or shape.
     """
     if tensor.get_element_type() != port.get_element_type():
-        raise DataError(
-            f"{what} was given a tensor of {tensor.get_element_type().get_type_name()};"
-            f" give {port.get_element_type().get_type_name()}"
-        )
+        name = port.get_element_type().get_type_name()
+        wanted = f"openvino.Tensor(packed_bytes, shape, openvino.Type.{name})" if name in PACKED_TYPES else name
+        raise DataError(f"{what} was given a tensor of {tensor.get_element_type().get_type_name()}; give {wanted}")
     shape = tuple(tensor.get_shape())
     if not port.get_partial_shape().compatible(ov.PartialShape(list(shape))):
         raise DataError(f"{what} was given the shape {list(shape)}; give one of {port.get_partial_shape()}")

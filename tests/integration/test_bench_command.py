@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openvino as ov
+import openvino.opset13 as ops
 import pytest
 import ray
 
@@ -108,6 +110,18 @@ class TestMeasuring:
         assert ["Execution results"] in rows
         assert "latency (90 percentile) (ms)" in [row[0] for row in rows if row]
         assert f"Replica {result['replicas'][0]['id']}" in [row[0] for row in rows if row]
+
+    def test_inputs_of_half_a_byte_are_sent_as_benchmark_app_makes_them(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        x = ops.parameter(ov.PartialShape([-1, 4]), ov.Type.u4, name="x")
+        model = save(ov.Model([ops.convert(x, "f32")], [x]), tmp_path / "model.xml")
+
+        code = run(
+            monkeypatch, "-m", model, "-d", "SIM?ms=1", "-data_shape", "[3,4]", "-niter", "6", "-hint", "latency"
+        )
+
+        assert code == 0, capfd.readouterr().err
 
     def test_no_iterations_compile_and_no_more(
         self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

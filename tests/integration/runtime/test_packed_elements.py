@@ -77,6 +77,16 @@ def test_requests_of_half_bytes_are_never_joined(ours: Served) -> None:
         assert "elements of u4 take less than one" in report.engine.batch.reason
 
 
+def test_an_array_is_refused_with_what_to_give(ours: Served) -> None:
+    what_to_give = (
+        r"x' u4\[2,4\]; give elements of less than a byte as openvino\.Tensor\(packed_bytes, shape, type\)"
+    )
+    with pytest.raises(ValueError, match=what_to_give):
+        ours.request("nibbles").infer(np.ones((2, 4), np.uint8))
+    with pytest.raises(DataError, match=r"input 0 'x' u4\[2,4\] was given a tensor of u8; give openvino"):
+        ours.nibbles(np.ones((2, 4), np.uint8))
+
+
 def test_what_the_device_cannot_do_with_bits_is_said_when_it_is_compiled(ours: Served) -> None:
     with pytest.raises(ConfigError, match=r"output 0 is of u1 .*convert it to u8"):
         ours.core.compile_model(bits([2, 8]), "CPU", share_cores=True)
