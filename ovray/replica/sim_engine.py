@@ -5,7 +5,9 @@ May not enter: ray, openvino devices.  Settings: ``SIM?ms=5&nireq=2&compile_s=3&
 """
 
 import random
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from ovray.replica.element_types import zeros
 from ovray.replica.engine import Answer, EngineInfo, Slot, Tensors
 from ovray.replica.signature import Port, Signature
 from ovray.replica.sim_behaviour import SimAnswer, Trouble, check_summable, filled, row_sums
+from ovray.replica.sim_pace import Pace
 from ovray.replica.slots import SLOTS_AHEAD, SlotPool
 
 
@@ -98,6 +101,8 @@ class SimEngine:
         ]
         self._slots = SlotPool(slots)
         self._threads = ThreadPoolExecutor(max_workers=settings.nireq, thread_name_prefix="sim")
+        #: Of each thread, which plays an infer request.
+        self._paces: defaultdict[int, Pace] = defaultdict(Pace)
         self._info = EngineInfo(
             nireq=settings.nireq,
             batch_rows=batch_rows,
@@ -138,7 +143,9 @@ class SimEngine:
         outputs: Tensors | None = None
         failure: Exception | None = None
         try:
-            time.sleep(seconds / self._trouble.speed())
+            seconds /= self._trouble.speed()
+            now_s = time.monotonic()
+            time.sleep(max(0.0, self._paces[threading.get_ident()].done_at_s(now_s, seconds) - now_s))
             outputs = self._outputs_of(slot)
         except ReplicaError as error:
             failure = error

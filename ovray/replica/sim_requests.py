@@ -20,10 +20,7 @@ from ovray.replica.request_engine import InferenceFailedError, Inferred, Lane, O
 from ovray.replica.signature import Port, Signature
 from ovray.replica.sim_behaviour import SimAnswer, Trouble, check_summable, filled, row_sums
 from ovray.replica.sim_engine import SimSettings
-
-#: What a thread that plays a device may take to wake up, to answer and to come back without the device being
-#: slower for it: a device that has work does not wait for its program.
-_COMING_BACK_S = 0.001
+from ovray.replica.sim_pace import Pace
 
 
 class SimRequests:
@@ -133,18 +130,13 @@ class _SimLane:
 
     def __init__(self, engine: SimRequests) -> None:
         self._engine = engine
-        #: When the device had done what it was given so far.
-        self._free_at_s = 0.0
+        self._pace = Pace()
 
     def infer(self, requests: Sequence[Request]) -> Inferred:
         rows = [self._engine.rows_of(request) for request in requests]
         infer_s = self._engine.seconds_for(sum(rows))
-        began_s = time.monotonic()
-        if began_s - self._free_at_s < min(infer_s / 4, _COMING_BACK_S):
-            # The device had this one waiting: what went by is the time of the thread that plays it.
-            began_s = self._free_at_s
-        self._free_at_s = began_s + infer_s
-        time.sleep(max(0.0, self._free_at_s - time.monotonic()))
+        now_s = time.monotonic()
+        time.sleep(max(0.0, self._pace.done_at_s(now_s, infer_s) - now_s))
         outputs = [self._engine.outputs_of(*each) for each in zip(requests, rows, strict=True)]
         return Inferred(outputs, infer_s)
 
