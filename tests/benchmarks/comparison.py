@@ -87,6 +87,8 @@ class Race:
     unit: str
     sides: Mapping[str, Callable[[], float]]
     verdicts: tuple[Verdict, ...]
+    #: Fewer than are asked for, where a round takes very long.
+    most_rounds: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +171,7 @@ class SideError(Exception):
 def run(race: Race, rounds: int, say: Callable[[str], None] = print) -> Outcome:
     """Measures every side in turn, round by round."""
     measured: dict[str, list[float | None]] = {name: [] for name in race.sides}
-    for number in range(rounds):
+    for number in range(min(rounds, race.most_rounds or rounds)):
         for name, measure in race.sides.items():
             try:
                 value = measure()

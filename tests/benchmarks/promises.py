@@ -17,20 +17,16 @@ from typing import Any
 from unittest.mock import patch
 
 import pandas  # noqa: F401 (a report's table needs it: the first job should not pay for that)
-import pyarrow as pa
-import pyarrow.fs as pafs
 
 import ovray
 from ovray.driver.session import ray_session
-from ovray.scoring import parts, score
-from ovray.scoring.bad_rows import BadRows
-from ovray.scoring.kept import KeptColumns
+from ovray.scoring import score
 from ovray.scoring.parts import OutputFolder
 from ovray.scoring.report import ScoreReport
 from ovray.scoring.result_formats import ResultFormat
-from ovray.scoring.sinks import FolderSink, Stored
 from ovray.scoring.taking_up import TakenUp
 from tests.benchmarks.comparison import Measured
+from tests.benchmarks.plain_files import PlainSink
 from tests.benchmarks.works import Work
 
 EXACTLY_ONCE = "exactly once"
@@ -38,6 +34,9 @@ ONLY_WRITTEN = "only written"
 UNTOLD = "without figures"
 
 _DEVICES = "CPU"
+
+#: So many times the rows of the work: some seconds.
+TIMES = 3
 
 #: Of the job that goes before the first turn: everything is loaded by it that later ones find loaded.
 _WARM_UP_SHARE = 0.1
@@ -82,7 +81,7 @@ def _seconds(work: Work, output: Path, limit: int | None = None) -> float:
     with before(score, "run_scoring"), before(score, "settle_folder"):
         began_s = time.perf_counter()
         report: ScoreReport = ovray.score(
-            work.model, work.data, output=output, input="x", devices=_DEVICES, limit=limit
+            work.model, [work.data] * TIMES, output=output, input="x", devices=_DEVICES, limit=limit
         )
         ended_s = time.perf_counter()
     return (moments["run_scoring"] - began_s) + report.run_seconds + (ended_s - moments["settle_folder"])
@@ -126,40 +125,9 @@ def _take_up(folder: OutputFolder, job: object, rows: int, earlier: object) -> I
     yield TakenUp(folder=folder, done=(), missing=((0, rows),))
 
 
-class _PlainSink(FolderSink):
-    """Has a replica write plainly."""
-
-    def store(self, bad: BadRows, kept: KeptColumns, results: pa.RecordBatch) -> Stored:
-        patch.object(parts, "new_file", _PlainFile).start()  # for good: the replica serves this job alone
-        return super().store(bad, kept, results)
-
-
-class _PlainFile:
-    """Grows under its own name."""
-
-    def __init__(self, filesystem: pafs.FileSystem, folder: str, name: str) -> None:
-        self.sink: Any = filesystem.open_output_stream(f"{folder}/{name}", compression=None)
-
-    def finish(self) -> int:
-        self.sink.close()
-        return 0
-
-    def is_taken(self) -> bool:
-        return False
-
-    def appear(self) -> None:
-        """Does nothing: it is there."""
-
-    def disappear(self) -> None:
-        """Does nothing: only errors do."""
-
-    def discard(self) -> None:
-        self.sink.close()
-
-
 _STAND_INS: Mapping[str, object] = {
     "open_folder": _open_folder,
     "take_up": _take_up,
     "settle_folder": lambda folder, ranges, rows: 0,
-    "FolderSink": _PlainSink,
+    "FolderSink": PlainSink,
 }

@@ -40,7 +40,7 @@ from tests.benchmarks.comparison import (
     run_all,
 )
 from tests.benchmarks.one_process import rate_of_script
-from tests.benchmarks.promises import EXACTLY_ONCE, ONLY_WRITTEN, UNTOLD, figures_of_promises
+from tests.benchmarks.promises import EXACTLY_ONCE, ONLY_WRITTEN, TIMES, UNTOLD, figures_of_promises
 from tests.benchmarks.ray_data import rate_of_ray_data, settings
 from tests.benchmarks.start_up import ROWS as FIRST_ROWS
 from tests.benchmarks.start_up import seconds_to_compile, seconds_to_first_row
@@ -156,7 +156,7 @@ class Bench:
         wanted = {ONLY_WRITTEN: ("exactly once", 1.03), UNTOLD: ("with figures", 1.01)}
         verdicts = tuple(
             Verdict(
-                name=f"mlp, {_rows_of(work)}: {name} / {other}",
+                name=f"mlp, {TIMES * work.rows:,} rows: {name} / {other}",
                 ours=EXACTLY_ONCE,
                 others=(other,),
                 wanted=Wanted(at_most=at_most),
