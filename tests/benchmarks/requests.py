@@ -65,8 +65,8 @@ class Sizes:
     seconds: float = 1.0
     mlp_seconds: float = 0.6
     simulated_seconds: float = 2.0
-    #: Some readings are told meanwhile, one a second.
-    counted_seconds: float = 2.5
+    #: A reading is told meanwhile.
+    counted_seconds: float = 1.0
     many_replicas: int = 200
 
 
