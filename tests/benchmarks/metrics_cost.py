@@ -24,7 +24,7 @@ COUNTED = "with figures"
 UNCOUNTED = "without figures"
 
 #: In each turn both ways are measured so often.
-_PAIRS = 6
+_PAIRS = 4
 
 
 def rates_of_figures(work: RequestWork, seconds: float, turns: int) -> Sequence[Measured]:

@@ -11,7 +11,7 @@ meanwhile.
 The figures are promised for 4,096 images and 8 M rows (``--full``: three quarters of an hour).  By default less is
 done where it leaves a ratio as it is, or makes it a little worse for us: rates need no more than some seconds of
 work, of which the replica that is ready last misses a part; the driver's memory is compared over a factor of eight
-all the same.  Ray Data takes part in the first two rounds only, simulated devices in three.  Of Ray Data's
+all the same.  Ray Data and simulated devices take part in the first two rounds only.  Of Ray Data's
 settings the first round tries all, the others go on with the best.
 """
 
@@ -77,7 +77,7 @@ class Sizes:
     ray_data_settings: int = 3
     #: Of those who take longest.
     slow_rounds: int = 2
-    sim_rounds: int | None = 3
+    sim_rounds: int | None = 2
 
 
 FULL = Sizes(images=4_096, mlp_rows=8_000_000, sim_rows=234_000, slow_rounds=5, sim_rounds=None)
