@@ -170,10 +170,12 @@ class Driving:
             while not self._closing:
                 found = self._wait()
                 with self._turn:
+                    was_idle = self._loop.is_idle
                     self._take(self._inbox.collect(found))
                     self._loop.tick()
-                if self._loop.is_idle and self._guest.locked():
-                    self._inbox.wake()  # it may have ended by another way than an answer
+                    is_over = self._loop.is_idle and not was_idle
+                if is_over and self._guest.locked():
+                    self._inbox.wake()  # what the guest waits for may have ended by another way than an answer
                 if self._loop.is_first_ready:
                     self.first_ready.set()
                 if self._turn.error is not None:
