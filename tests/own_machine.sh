@@ -23,11 +23,11 @@ exec unshare --fork --pid --mount --net --ipc --mount-proc --kill-child bash -eu
   ip link set world0 up
   ip link set world1 up
   ip route add default via 10.78.0.2
-  # A checkout in /tmp has to stay when that is covered.
+  # A checkout in /tmp has to stay when that is covered; its name leads to what covers it by then.
   exec 9< "$OVRAY_TEST_CHECKOUT"
   mount -t tmpfs -o mode=1777 own /tmp
   case $OVRAY_TEST_CHECKOUT in
-    /tmp/*) mkdir -p "$OVRAY_TEST_CHECKOUT" && mount --bind /proc/self/fd/9 "$OVRAY_TEST_CHECKOUT" ;;
+    /tmp/*) mkdir -p "$OVRAY_TEST_CHECKOUT" && mount --no-canonicalize --bind /proc/self/fd/9 "$OVRAY_TEST_CHECKOUT" ;;
   esac
   exec 9<&-
   cd "$OVRAY_TEST_CHECKOUT"
