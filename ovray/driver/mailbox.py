@@ -35,6 +35,8 @@ class Mailbox:
         # And not when the interpreter ends, either: pools are closed after that, and use it.
         weakref.finalize(self, os.close, self._wake).atexit = False
         self._selector = selectors.DefaultSelector()
+        # It refers to itself, so that its file would stay open until Python looks for such circles.
+        weakref.finalize(self, self._selector.close).atexit = False
         self._selector.register(self._wake, selectors.EVENT_READ, None)
         self._poll_notes = select.poll()
         self._poll_notes.register(self._wake, select.POLLIN)

@@ -353,10 +353,11 @@ class TestFoldersOfResults:
             rows_per_file=rows_per_file,
         )
 
-        edges = [*range(0, ROWS, rows_per_file), ROWS]
-        assert [path.stem for path in sorted(out.glob("part-*"))] == [
-            f"part-{start:012}-{stop:012}" for start, stop in itertools.pairwise(edges)
-        ]
+        # A slow device gets less than a file's rows at a time; then files are smaller, and still end at multiples.
+        ranges = [tuple(map(int, path.stem.split("-")[1:])) for path in sorted(out.glob("part-*"))]
+        edges = [0, *(stop for _, stop in ranges)]
+        assert ranges == [*itertools.pairwise(edges)]
+        assert {*range(0, ROWS, rows_per_file), ROWS} <= {*edges}
         good = [row for row in range(ROWS) if row not in bad]
         written = pyarrow.dataset.dataset(out, format=result_format).to_table()
         assert written["id"].to_pylist() == good

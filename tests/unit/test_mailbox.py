@@ -1,5 +1,7 @@
 """One thread takes what many leave: nothing is missed, nobody sleeps over a note or a socket."""
 
+import gc
+import os
 import queue
 import socket
 import threading
@@ -130,3 +132,15 @@ def test_nobody_sleeps_over_what_no_note_speaks_of() -> None:
                 wait(WAIT_S, wanted.is_set)
                 assert time.monotonic() - began_s < WAIT_S / 2
             waking.join(WAIT_S)
+
+
+def test_a_mailbox_that_nobody_has_any_more_leaves_no_file() -> None:
+    gc.disable()
+    try:
+        before = set(os.listdir("/proc/self/fd"))
+        box = Mailbox()
+        assert len(os.listdir("/proc/self/fd")) >= len(before) + 2
+        del box
+        assert set(os.listdir("/proc/self/fd")) <= before
+    finally:
+        gc.enable()
