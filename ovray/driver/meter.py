@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ovray.core import commands, events
 from ovray.core.ids import DispatchId, ReplicaId
 from ovray.driver.calls import Ended
-from ovray.errors import ConfigError
+from ovray.driver.switches import read_switch
 
 #: Upper ends of the buckets of times: those of OpenVINO Model Server, from 10 us to 24 minutes.
 TIME_BOUNDS_S = tuple(math.floor(10 * 1.8**i) / 1e6 for i in range(33))
@@ -45,10 +45,7 @@ class Figures(Enum):
         Raises:
             ConfigError: it is neither ``on`` nor ``off``.
         """
-        wanted = environment.get("OVRAY_METRICS") or Figures.ON.value
-        if wanted not in {figures.value for figures in Figures}:
-            raise ConfigError(f"OVRAY_METRICS is {wanted!r}; set it to 'on' or 'off', or not at all")
-        return Figures(wanted)
+        return read_switch(environment, "OVRAY_METRICS", Figures.ON)
 
 
 class Histogram:

@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -115,8 +115,9 @@ def open_named(name: str, workload: RequestWorkload, model_name: str, options: P
         ConfigError: as ``open_pool``; the name is taken; the Ray of a detached pool would end with this process.
         ReplicaError: no replica could start.
     """
-    held_session.take(options.address)
-    try:
+    with ExitStack() as undo:
+        held_session.take(options.address)
+        undo.callback(held_session.let_go)
         if options.lifetime is Lifetime.DETACHED:
             _check_that_ray_stays(name)
         if _find(name) is not None:
@@ -133,9 +134,7 @@ def open_named(name: str, workload: RequestWorkload, model_name: str, options: P
             placed=placed,
         )
         keeper = _start_keeper(record, workload)
-    except BaseException:
-        held_session.let_go()
-        raise
+        undo.pop_all()
     for warning in placed.plan.warnings:
         _log.warning("%s", warning)
     at_close = _AtClose(keeper, _end)
@@ -165,8 +164,9 @@ def attach_pool(name: str, options: AttachOptions | None = None) -> AttachedPool
     options = options or AttachOptions()
     if not has_ray(options.address):
         raise _no_cluster()
-    held_session.take(options.address)
-    try:
+    with ExitStack() as undo:
+        held_session.take(options.address)
+        undo.callback(held_session.let_go)
         keeper, record = _existing(name)
         opened = record.options
         wanted = replace(
@@ -179,9 +179,7 @@ def attach_pool(name: str, options: AttachOptions | None = None) -> AttachedPool
         )
         (where,) = _ask(keeper.workload.remote(), name)
         workload: RequestWorkload = ray.get(where, timeout=KEEPER_TIMEOUT_S)
-    except BaseException:
-        held_session.let_go()
-        raise
+        undo.pop_all()
     pool, set_devices = _use(record, wanted, _AtClose(keeper, _leave))
     return AttachedPool(
         pool=pool, plan=record.placed.plan, set_devices=set_devices, model=workload.model, options=wanted
@@ -259,13 +257,13 @@ def _start_keeper(record: PoolRecord, workload: RequestWorkload) -> Any:
             )
     except ValueError as error:  # somebody was faster
         raise _taken(record.name) from error
-    try:
-        ray.get(keeper.start.remote(workload), timeout=KEEPER_TIMEOUT_S)
-    except BaseException as error:
-        ray.kill(keeper, no_restart=True)
-        if isinstance(error, RayError):
+    with ExitStack() as undo:
+        undo.callback(ray.kill, keeper, no_restart=True)
+        try:
+            ray.get(keeper.start.remote(workload), timeout=KEEPER_TIMEOUT_S)
+        except RayError as error:
             raise ReplicaError(f"the keeper of the pool {record.name!r} did not start: {error}") from error
-        raise
+        undo.pop_all()
     return keeper
 
 
@@ -309,17 +307,15 @@ def _use(
         for each in transports:
             each.look_now()
 
-    try:
+    with ExitStack() as undo:
+        undo.callback(held_session.let_go)
+        undo.callback(at_close)
         pool = make_pool(options, transport, lambda _: _upkeep(options), record.model_name)
-    except BaseException:
-        at_close()
-        held_session.let_go()
-        raise
-    try:
+        undo.pop_all()
+    with ExitStack() as undo:
+        undo.callback(pool.close)
         pool.start(map(start_of(options), record.placed.plan.replicas))
-    except BaseException:
-        pool.close()
-        raise
+        undo.pop_all()
     return pool, set_devices
 
 

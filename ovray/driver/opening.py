@@ -7,6 +7,7 @@ named_pools.py.
 import logging
 import os
 import threading
+from contextlib import ExitStack
 from dataclasses import replace
 
 import openvino as ov
@@ -43,8 +44,9 @@ def open_pool(model: ov.Model, options: PoolOptions) -> OpenPool:
     workload = RequestWorkload(model=pack(model), batching=_batching(options))
     if options.name is not None:
         return open_named(options.name, workload, model.get_friendly_name(), options)
-    held_session.take(options.address)
-    try:
+    with ExitStack() as undo:
+        held_session.take(options.address)
+        undo.callback(held_session.let_go)
         placed = place(options.placement)
         pool = make_pool(
             options,
@@ -52,16 +54,13 @@ def open_pool(model: ov.Model, options: PoolOptions) -> OpenPool:
             lambda inbox: upkeep_of(options.placement, placed, start_of(options), inbox),
             model.get_friendly_name(),
         )
-    except BaseException:
-        held_session.let_go()
-        raise
+        undo.pop_all()
     for warning in placed.plan.warnings:
         _log.warning("%s", warning)
-    try:
+    with ExitStack() as undo:
+        undo.callback(pool.close)
         pool.start(map(start_of(options), placed.plan.replicas))
-    except BaseException:
-        pool.close()
-        raise
+        undo.pop_all()
     return OpenPool(pool=pool, plan=placed.plan, set_devices=_Rearranging(pool, options))
 
 

@@ -16,6 +16,7 @@ from ovray.devices.grammar import parse
 from ovray.devices.records import Hint, ReplicaSpec
 from ovray.driver.meter import Figures
 from ovray.driver.placement import PlacementOptions
+from ovray.driver.switches import read_switch
 from ovray.driver.trace import check_path
 from ovray.errors import ConfigError
 from ovray.replica.niceness import MODEL_PRIORITY, ModelPriority
@@ -49,10 +50,7 @@ class Carriers(Enum):
         Raises:
             ConfigError: it is neither ``socket`` nor ``ray``.
         """
-        wanted = environment.get("OVRAY_TRANSPORT") or Carriers.SOCKET.value
-        if wanted not in {carriers.value for carriers in Carriers}:
-            raise ConfigError(f"OVRAY_TRANSPORT is {wanted!r}; set it to 'socket' or 'ray', or not at all")
-        return Carriers(wanted)
+        return read_switch(environment, "OVRAY_TRANSPORT", Carriers.SOCKET)
 
 
 class Lifetime(Enum):
