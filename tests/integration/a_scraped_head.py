@@ -15,7 +15,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from tests.integration.commands import wait_until
+from tests.waiting import wait_until
 
 RAY = str(Path(sys.executable).with_name("ray"))
 

@@ -10,9 +10,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +19,7 @@ from typing import IO, Any
 import psutil
 
 from tests.integration.processes import DEADLINE_S
+from tests.waiting import wait_until
 
 #: How long processes of a command may outlive it: the promise of issue 2.
 LEFT_OVER_TIMEOUT_S = 5
@@ -103,16 +103,6 @@ def ran(folder: Path, *arguments: str | Path, **environment: str) -> Command:
     with started(folder, *arguments, **environment) as command:
         command.wait()
     return command
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = DEADLINE_S) -> bool:
-    """Poll until a condition holds; returns whether it did in time."""
-    end_s = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > end_s:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def _text_in(file: IO[bytes]) -> str:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from tests.integration.processes import DEADLINE_S, running
 from tests.integration.recorded import write_two_sockets
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -76,10 +76,7 @@ def test_devices_shows_this_host_and_leaves_no_process_behind() -> None:
     assert done.returncode == 0
     assert [device["device"] for device in host["devices"]] == openvino.Core().available_devices
     assert {cpu for node in host["numa_nodes"] for cpu in node["cpus"]} <= os.sched_getaffinity(0)
-    deadline_s = time.monotonic() + DEADLINE_S
-    while _processes_marked(mark) and time.monotonic() < deadline_s:
-        time.sleep(0.1)
-    assert _processes_marked(mark) == []
+    assert wait_until(lambda: not _processes_marked(mark)), _processes_marked(mark)
 
 
 def test_a_healthy_machine_gets_code_0(tmp_path: Path) -> None:

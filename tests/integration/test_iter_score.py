@@ -19,8 +19,8 @@ import ray
 import ovray
 from ovray.devices.leases import CoreLeases
 from tests.integration import models
-from tests.integration.commands import wait_until
 from tests.integration.scored import TOLERANCE, plain_openvino
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -10,8 +10,9 @@ import pytest
 
 from ovray import digits
 from tests.integration.a_scraped_head import ScrapedHead, a_scraped_head
-from tests.integration.commands import ran, wait_until
+from tests.integration.commands import ran
 from tests.integration.processes import running
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -3,9 +3,10 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from ovray.driver.pool import RequestPool
 from ovray.driver.session import held_session
 from ovray.errors import ConfigError, ReplicaError
 from ovray.replica.model import describe, unpack
+from tests import waiting
 from tests.integration.a_cluster import a_cluster
 from tests.integration.commands import ran
 from tests.integration.models import a_perceptron
@@ -28,6 +30,7 @@ from tests.integration.pool_drivers import ASKER, OPENER, options_for
 from tests.integration.processes import Script, running
 
 WAIT_S = 120.0
+until = partial(waiting.until, timeout_s=WAIT_S)
 
 #: For how long drivers share a replica that takes 5 ms a request.
 SHARING_S = 4.0
@@ -79,13 +82,6 @@ def _names() -> list[str]:
     return [listing.record.name for listing in list_pools()]
 
 
-def _until(condition: Callable[[], object]) -> None:
-    end_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.02)
-
-
 def _ask(pool: RequestPool) -> Ended:
     answer: Future[Ended] = Future()
     pool.submit([np.ones((1, 32), np.float32)], ended=answer.set_result)
@@ -120,7 +116,7 @@ def test_a_detached_pool_outlives_its_opener_and_the_death_of_one_driver_harms_n
 
         second.kill()
         served = list_pools()[0].requests_served or 0
-        _until(lambda: (list_pools()[0].requests_served or 0) > served + 100)
+        until(lambda: (list_pools()[0].requests_served or 0) > served + 100)
         first.tell("enough")
         right, wrong, error = _told(first)
     replicas = _processes("outlives")
@@ -130,7 +126,7 @@ def test_a_detached_pool_outlives_its_opener_and_the_death_of_one_driver_harms_n
     assert (wrong, error) == (0, "None")
     assert (stopped.process.returncode, stopped.stderr) == (0, "")
     assert stopped.stdout == "stopped outlives: its replicas have ended, their cores are free\n"
-    _until(lambda: not any(map(_is_alive, replicas)))
+    until(lambda: not any(map(_is_alive, replicas)))
 
 
 def test_two_drivers_get_alike_from_a_replica_that_both_want_more_of(address: str) -> None:
@@ -213,8 +209,8 @@ def test_drivers_of_a_pool_whose_owner_ends_hear_one_clear_error(address: str, e
     assert wrong == 0
     owner = f"{os.uname().nodename}:{opener.pid}"
     assert error.startswith(f"the pool '{end}' has ended: its owner, {owner}, closed it or has ended")
-    _until(lambda: end not in _names())
-    _until(lambda: not any(map(_is_alive, replicas)))
+    until(lambda: end not in _names())
+    until(lambda: not any(map(_is_alive, replicas)))
 
 
 # --- names, models, late replicas ---------------------------------------------------------------------------
@@ -254,7 +250,7 @@ def test_a_replica_that_is_ready_late_serves_those_who_attached_before() -> None
         attached = attach_pool("late")
         assert str(_ask(attached.pool).replica).endswith("SIM#1")
 
-        _until(lambda: str(_ask(attached.pool).replica).endswith("SIM#0"))
+        until(lambda: str(_ask(attached.pool).replica).endswith("SIM#0"))
         attached.pool.close()
 
 
@@ -262,7 +258,7 @@ def test_a_replica_that_is_killed_is_replaced_and_no_driver_loses_a_request() ->
     with _opened("lossy", "SIM*2?ms=30", "detached") as opened:
         attached = attach_pool("lossy")
         pools = (opened.pool, attached.pool)
-        _until(lambda: all(_working(pool) == 2 for pool in pools))
+        until(lambda: all(_working(pool) == 2 for pool in pools))
         ends: list[Ended] = []
         for _ in range(20):
             for pool in pools:
@@ -274,8 +270,8 @@ def test_a_replica_that_is_killed_is_replaced_and_no_driver_loses_a_request() ->
 
         assert drained
         assert [end.error for end in ends] == [None] * 40
-        _until(lambda: len(set(_processes("lossy")) - {before[0]}) == 2)
-        _until(lambda: all(_working(pool) == 2 for pool in pools))
+        until(lambda: len(set(_processes("lossy")) - {before[0]}) == 2)
+        until(lambda: all(_working(pool) == 2 for pool in pools))
         attached.pool.close()
 
 
@@ -295,7 +291,7 @@ def test_a_pool_that_cannot_start_leaves_no_name_behind() -> None:
 
 def test_the_command_lists_pools_as_a_table_and_as_json(address: str, tmp_path: Path) -> None:
     with _opened("listed", "SIM?ms=1,CPU") as opened:
-        _until(lambda: len(opened.pool.snapshot().reports) == 2)
+        until(lambda: len(opened.pool.snapshot().reports) == 2)
         for _ in range(5):
             assert _ask(opened.pool).error is None
         as_json = ran(tmp_path, "pools", "--json", "--address", address)

@@ -23,8 +23,9 @@ from PIL import Image
 import ovray
 from ovray import digits
 from tests.integration import models
-from tests.integration.commands import Command, started, wait_until
+from tests.integration.commands import Command, started
 from tests.integration.scored import TOLERANCE, plain_openvino
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

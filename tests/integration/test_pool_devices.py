@@ -1,10 +1,10 @@
 """Which replicas of a pool get requests: AUTO, MULTI, policies, properties of devices; on real replicas."""
 
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,11 @@ from ovray.driver.pool import RequestPool
 from ovray.driver.pool_options import Lifetime
 from ovray.driver.session import held_session
 from ovray.errors import ConfigError
+from tests import waiting
 from tests.integration.models import a_perceptron
 
 WAIT_S = 120.0
+until = partial(waiting.until, timeout_s=WAIT_S)
 
 #: Takes as long to compile as nothing else in here.
 SLOW_START = "SIM?compile_s=4"
@@ -55,13 +57,6 @@ def _serving(
         yield pool
     finally:
         pool.close()
-
-
-def _until(condition: Callable[[], object]) -> None:
-    end_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.005)
 
 
 def _ask(pool: RequestPool) -> Ended:
@@ -100,7 +95,7 @@ def test_the_first_replica_that_is_ready_serves_and_others_join(devices: str) ->
         assert _served_by(pool) == "SIM#1"
         assert _ready(pool) == {"SIM#1"}
 
-        _until(lambda: _served_by(pool) == "SIM#0")
+        until(lambda: _served_by(pool) == "SIM#0")
 
 
 def test_auto_moves_to_the_best_device_for_good_when_it_has_compiled() -> None:
@@ -108,13 +103,13 @@ def test_auto_moves_to_the_best_device_for_good_when_it_has_compiled() -> None:
     with _serving("AUTO:SIM?compile_s=3&ms=20,SIM?ms=1") as pool:
         assert _served_by(pool) == "SIM#1"
 
-        _until(lambda: "SIM#0" in _ready(pool))
+        until(lambda: "SIM#0" in _ready(pool))
         assert [_served_by(pool) for _ in range(20)] == ["SIM#0"] * 20
 
 
 def test_auto_falls_back_when_the_best_device_is_killed_and_its_requests_run_elsewhere() -> None:
     with _serving("AUTO:SIM?ms=200,SIM?ms=1") as pool:
-        _until(lambda: _ready(pool) == {"SIM#0", "SIM#1"})
+        until(lambda: _ready(pool) == {"SIM#0", "SIM#1"})
         answers: list[Ended] = []
         for _ in range(6):
             pool.submit([np.ones((1, 32), np.float32)], ended=answers.append)
@@ -139,7 +134,7 @@ def test_without_runtime_fallback_lesser_devices_are_let_go_and_nobody_takes_ove
         helper = _pid(pool, "SIM#1")
         assert _served_by(pool) == "SIM#1"
 
-        _until(lambda: not _is_alive(helper))
+        until(lambda: not _is_alive(helper))
         os.kill(_pid(pool, "SIM#0"), 9)
 
         # The one that was killed is started anew, and answers what came meanwhile.
@@ -150,12 +145,12 @@ def test_auto_serves_on_a_cpu_at_once_and_moves_to_an_accelerator() -> None:
     with _serving(f"AUTO:{SLOW_START},CPU") as pool:
         assert _served_by(pool) == "CPU.0#0"
 
-        _until(lambda: _served_by(pool) == "SIM#0")
+        until(lambda: _served_by(pool) == "SIM#0")
 
 
 def test_an_order_that_the_user_gives_takes_the_place_of_autos() -> None:
     with _serving("AUTO:SIM?ms=1,SIM?ms=1") as pool:
-        _until(lambda: _ready(pool) == {"SIM#0", "SIM#1"})
+        until(lambda: _ready(pool) == {"SIM#0", "SIM#1"})
         lesser = next(replica for replica in pool.snapshot().reports if replica.endswith("#1"))
 
         pool.set_priorities([lesser])
@@ -179,7 +174,7 @@ def test_a_policy_decides_who_gets_requests_that_come_one_by_one(
 ) -> None:
     # The first of the list is the slow one, and is ready last.
     with _serving("SIM?ms=30&compile_s=1,SIM?ms=3", policy) as pool:
-        _until(lambda: _ready(pool) == {"SIM#0", "SIM#1"})
+        until(lambda: _ready(pool) == {"SIM#0", "SIM#1"})
 
         served = [_served_by(pool) for _ in range(12)]
 
@@ -189,7 +184,7 @@ def test_a_policy_decides_who_gets_requests_that_come_one_by_one(
 def test_device_priority_fills_the_first_device_before_the_second() -> None:
     answers: list[Ended] = []
     with _serving("SIM?ms=50&compile_s=1,SIM?ms=50", SchedulePolicy.DEVICE_PRIORITY) as pool:
-        _until(lambda: _ready(pool) == {"SIM#0", "SIM#1"})
+        until(lambda: _ready(pool) == {"SIM#0", "SIM#1"})
         for _ in range(3):
             pool.submit([np.ones((1, 32), np.float32)], ended=answers.append)
         assert pool.drain(WAIT_S)
@@ -201,7 +196,7 @@ def test_device_priority_fills_the_first_device_before_the_second() -> None:
 def test_properties_go_to_the_devices_that_they_name() -> None:
     by_device = {"SIM": {"nireq": "3"}, "CPU": {"NUM_STREAMS": "2", "PERFORMANCE_HINT_NUM_REQUESTS": "2"}}
     with _serving("SIM,CPU", device_config=by_device) as pool:
-        _until(lambda: len(pool.snapshot().reports) == 2)
+        until(lambda: len(pool.snapshot().reports) == 2)
         engines = {
             replica.rpartition("/")[2]: report.engine for replica, report in pool.snapshot().reports.items()
         }

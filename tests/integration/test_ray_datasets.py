@@ -21,8 +21,8 @@ from ray.cluster_utils import Cluster
 
 import ovray
 from tests.integration import models
-from tests.integration.commands import wait_until
 from tests.integration.scored import TOLERANCE, parts_of, plain_openvino, scores_in
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -36,6 +36,19 @@ def wait_for_another(columns):
     return {{"features": columns["features"]}}
 """
 
+#: Rows beyond the first wait until so many replicas have some: one that is ready when all is done takes no part.
+GATHERING = """
+import os
+from pathlib import Path
+from tests.waiting import until
+
+def gather(columns):
+    if columns["id"].min() >= 200:
+        Path({seen!r}, str(os.getpid())).touch()
+        until(lambda: len(os.listdir({seen!r})) >= {replicas})
+    return {{"features": columns["features"]}}
+"""
+
 #: The first rows, on which a function is tried, are good.
 REFUSING = """
 def refuse_a_row(columns):
@@ -74,7 +87,11 @@ def score(*arguments: str, devices: str = "SIM*2?ms=0.5") -> None:
 
 class TestReport:
     def test_it_shows_what_each_replica_did(self, folder: Path) -> None:
-        score("--report", "report.html", devices="SIM*2?ms=0.5,CPU(2)")
+        seen = folder / "seen"
+        seen.mkdir()
+        (folder / "gathering.py").write_text(GATHERING.format(seen=str(seen), replicas=3))
+        gathering = ["--preprocess", "gathering:gather", "--commit-every", "0.1", "--no-backup"]
+        score("--report", "report.html", *gathering, devices="SIM*2?ms=0.5,CPU(2)")
 
         page = Page((folder / "report.html").read_text(encoding="utf-8"))
         assert page.reaches_for == []
@@ -82,7 +99,7 @@ class TestReport:
         assert f"{ROWS:,} rows done, of {ROWS:,}" in page.text
         assert "<i>&rows.parquet" in page.text
         assert "i" not in {name for name, attrs in page.elements if "style" not in attrs}
-        for told in ("of 3 planned", "--devices SIM*2?ms=0.5,CPU(2)", "openvino", "features as f32"):
+        for told in ("3 replicas, of 3 planned", "--devices SIM*2?ms=0.5,CPU(2)", "openvino", "features as f32"):
             assert told in page.text
         chunks = re.findall(r"/(?:SIM|CPU\.\d)#\d: rows ([\d,]+) to ([\d,]+),[^:]*? rows/s", page.text)
         ranges = {tuple(int(number.replace(",", "")) for number in chunk) for chunk in chunks}

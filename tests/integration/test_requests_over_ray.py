@@ -5,9 +5,9 @@ import random
 import socket
 import stat
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,11 @@ from ovray.driver.placement import PlacementOptions
 from ovray.driver.pool import RequestPool
 from ovray.driver.session import held_session
 from ovray.errors import DataError, ReplicaError
+from tests import waiting
 from tests.integration.models import a_perceptron
 
 WAIT_S = 120.0
+until = partial(waiting.until, timeout_s=WAIT_S)
 
 pytestmark = pytest.mark.ray
 
@@ -51,13 +53,6 @@ def _serving(carriers: Carriers, devices: str) -> Iterator[RequestPool]:
         yield pool
     finally:
         pool.close()
-
-
-def _until(condition: Callable[[], object]) -> None:
-    end_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.005)
 
 
 class _Asked:
@@ -92,7 +87,7 @@ def test_every_request_gets_its_own_result_although_a_replica_is_killed(carriers
     print(f"seed {seed}")
     asked: list[list[_Asked]] = [[] for _ in range(4)]
     with _serving(carriers, "CPU,CPU") as pool:
-        _until(lambda: len(pool.snapshot().scheduler.replicas) == 2)
+        until(lambda: len(pool.snapshot().scheduler.replicas) == 2)
         threads = [
             threading.Thread(target=_ask, args=(pool, seed + number, 500, into))
             for number, into in enumerate(asked)
@@ -105,7 +100,7 @@ def test_every_request_gets_its_own_result_although_a_replica_is_killed(carriers
         assert pool.drain(WAIT_S)
         # What it had answered before it was stopped may come before the news of its end; and its successor may be
         # there by then.
-        _until(lambda: pool.snapshot().scheduler.counters["losses"] > 0)
+        until(lambda: pool.snapshot().scheduler.counters["losses"] > 0)
 
     _check([one for into in asked for one in into])
 
@@ -113,7 +108,7 @@ def test_every_request_gets_its_own_result_although_a_replica_is_killed(carriers
 def _kill_one_that_holds_work(pool: RequestPool) -> None:
     """Stops a replica that has work, makes sure that it still has some, and kills it."""
     while True:
-        _until(lambda: any(replica.requests_outstanding for replica in pool.snapshot().scheduler.replicas))
+        until(lambda: any(replica.requests_outstanding for replica in pool.snapshot().scheduler.replicas))
         snapshot = pool.snapshot()
         busiest = max(snapshot.scheduler.replicas, key=lambda replica: replica.requests_outstanding)
         process = snapshot.reports[busiest.id].pid
@@ -153,7 +148,7 @@ def test_an_input_that_the_graph_refuses_harms_nobody(carriers: Carriers) -> Non
 def test_sockets_are_used() -> None:
     with _serving(Carriers.SOCKET, "CPU") as pool:
         process = next(iter(pool.snapshot().reports.values())).pid
-        _until(lambda: any("memfd:ovray-arena" in line for line in _maps(process)))
+        until(lambda: any("memfd:ovray-arena" in line for line in _maps(process)))
 
 
 def _maps(process: int) -> list[str]:
@@ -199,7 +194,7 @@ def test_a_pool_that_is_closed_leaves_no_replica_and_no_lease() -> None:
     with _serving(Carriers.SOCKET, "CPU") as pool:
         process = next(iter(pool.snapshot().reports.values())).pid
 
-    _until(lambda: not Path(f"/proc/{process}").exists())
+    until(lambda: not Path(f"/proc/{process}").exists())
     with pytest.raises(ReplicaError, match="was closed"):
         pool.submit([np.zeros((1, 32), np.float32)], ended=lambda _: None)
 

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.integration import models
-from tests.integration.commands import LEFT_OVER_TIMEOUT_S, Command, started, wait_until
+from tests.integration.commands import LEFT_OVER_TIMEOUT_S, Command, started
 from tests.integration.scored import PART
+from tests.waiting import wait_until
 
 MY_CPUS = sorted(os.sched_getaffinity(0))
 

@@ -25,8 +25,8 @@ from ovray.replica.pinning import thread_affinities
 from ovray.scoring.options import ScoreOptions
 from ovray.scoring.score import run
 from tests.integration import models
-from tests.integration.commands import wait_until
 from tests.integration.scored import TOLERANCE, as_array, parts_of, plain_openvino, scores_in
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

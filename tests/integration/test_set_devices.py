@@ -2,11 +2,11 @@
 
 import os
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from ovray.driver.named_pools import list_pools
 from ovray.driver.session import held_session
 from ovray.errors import ConfigError, ReplicaError
 from ovray.runtime.compiled_model import CompiledModel
+from tests import waiting
 from tests.integration.a_cluster import a_cluster
 from tests.integration.commands import ran
 
 WAIT_S = 120.0
+until = partial(waiting.until, timeout_s=WAIT_S)
 
 #: Requests under way at any moment: more than all replicas take at once.
 OUTSTANDING = 16
@@ -57,13 +59,6 @@ def compiled(devices: str, **options: Any) -> Iterator[CompiledModel]:
     with ovray.compile_model(a_doubler(), devices, {"INFERENCE_PRECISION_HINT": "f32"}, **options) as model:
         until(lambda: {replica.state for replica in model.replicas} == {"ready"})
         yield model
-
-
-def until(condition: Callable[[], object]) -> None:
-    end_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end_s, "not in time"
-        time.sleep(0.02)
 
 
 def names(model: CompiledModel, *states: str) -> list[str]:

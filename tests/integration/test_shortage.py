@@ -1,9 +1,9 @@
 """Models and jobs that start while others hold a part of the cores: what they say, and what they take later."""
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ import ray
 import ovray
 from ovray.devices.leases import DIRECTORY_VARIABLE, CoreLeases
 from ovray.driver.session import held_session
+from tests import waiting
 from tests.integration.a_cluster import a_cluster
 from tests.integration.commands import Command
 from tests.integration.models import a_perceptron
 from tests.integration.scoring_job import write_numbered_digits
 
 WAIT_S = 150.0
+until = partial(waiting.until, timeout_s=WAIT_S)
 
 #: Keeps a job going until the test has seen enough, and its replicas answering.
 PREPARE = """
@@ -66,13 +68,6 @@ def one_of_rays_cpus_taken() -> Iterator[Callable[[], None]]:
     assert ray.get(holder.is_there.remote(), timeout=WAIT_S)
     yield lambda: ray.kill(holder)
     ray.kill(holder)
-
-
-def until(condition: Callable[[], object]) -> None:
-    end_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end_s, "not in time"
-        time.sleep(0.05)
 
 
 def cores_of(model: ovray.CompiledModel) -> list[int]:

@@ -8,8 +8,9 @@ import pytest
 
 from tests.integration.a_scraped_head import ScrapedHead, a_scraped_head
 from tests.integration.a_terminal import a_terminal
-from tests.integration.commands import ran, wait_until
+from tests.integration.commands import ran
 from tests.integration.processes import Script, running
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -1,7 +1,7 @@
 """Requests to real replicas of a simulated device that fails, and then hangs while it is probed."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,11 @@ from ovray.driver.opening import PoolOptions, open_pool
 from ovray.driver.placement import PlacementOptions
 from ovray.driver.pool import RequestPool
 from ovray.driver.session import held_session
+from tests import waiting
 from tests.integration.models import a_perceptron
 
 WAIT_S = 120.0
+until = partial(waiting.until, timeout_s=WAIT_S)
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -51,13 +53,6 @@ def pool(trouble: Path) -> Iterator[RequestPool]:
     opened.close()
 
 
-def _until(condition: Callable[[], object]) -> None:
-    end_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.005)
-
-
 class _Asking:
     """Sends requests and keeps their ends."""
 
@@ -87,18 +82,18 @@ def _troubled(pool: RequestPool) -> ReplicaSnapshot:
 
 def test_a_device_that_hangs_in_its_probe_is_started_anew(pool: RequestPool, trouble: Path) -> None:
     asking = _Asking(pool)
-    _until(lambda: len(pool.snapshot().scheduler.replicas) == 2)
+    until(lambda: len(pool.snapshot().scheduler.replicas) == 2)
     asking.ask(200)
     asking.check()
     first = pool.snapshot().reports[_troubled(pool).id].pid
 
     # 1. it fails at all it is given   2. it hangs when it is probed   3. it is given up   4. a new one is sound
     trouble.write_text("fails")
-    _until(lambda: asking.ask(1) or _troubled(pool).state is ReplicaState.EVICTED)
+    until(lambda: asking.ask(1) or _troubled(pool).state is ReplicaState.EVICTED)
     trouble.write_text("hangs")
-    _until(lambda: _troubled(pool).state is ReplicaState.LOST)
+    until(lambda: _troubled(pool).state is ReplicaState.LOST)
     trouble.unlink()
-    _until(lambda: _troubled(pool).state is ReplicaState.READY)
+    until(lambda: _troubled(pool).state is ReplicaState.READY)
     asking.ask(200)
     asking.check()
 
@@ -107,13 +102,13 @@ def test_a_device_that_hangs_in_its_probe_is_started_anew(pool: RequestPool, tro
 
 def test_what_a_device_holds_that_hangs_is_answered_by_the_other_at_once(pool: RequestPool, trouble: Path) -> None:
     asking = _Asking(pool)
-    _until(lambda: len(pool.snapshot().scheduler.replicas) == 2)
+    until(lambda: len(pool.snapshot().scheduler.replicas) == 2)
     asking.ask(200)
     asking.check()
 
     trouble.write_text("hangs")
     # Until it holds some: the other may take all of a few.
-    _until(lambda: asking.ask(1) or _troubled(pool).is_stalled or _troubled(pool).state is ReplicaState.LOST)
+    until(lambda: asking.ask(1) or _troubled(pool).is_stalled or _troubled(pool).state is ReplicaState.LOST)
     asking.check()
     counters = pool.snapshot().scheduler.counters
 

@@ -17,7 +17,8 @@ from typing import IO
 
 import psutil
 
-from tests.multihost.hosts import DEADLINE_S, Host, Switch, wait_until
+from tests.multihost.hosts import DEADLINE_S, Host, Switch
+from tests.waiting import wait_until
 
 #: What the first run after a killed one clears, told apart by the number of the process that made it.
 _FOLDER = "ovm"

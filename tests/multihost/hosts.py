@@ -12,12 +12,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 import psutil
+
+from tests.waiting import wait_until
 
 DEADLINE_S = 180.0
 
@@ -180,16 +181,6 @@ class Host:
 
     def close(self) -> None:
         _end(self._holder)
-
-
-def wait_until(condition: Callable[[], object], timeout_s: float = DEADLINE_S) -> bool:
-    """Poll until a condition holds; returns whether it did in time."""
-    end_s = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > end_s:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def _hold(command: Sequence[str], stdout: int = subprocess.DEVNULL) -> "subprocess.Popen[str]":

@@ -17,7 +17,8 @@ from typing import IO, Any, Protocol
 import pyarrow.parquet as pq
 
 from tests.multihost.cluster import Cluster
-from tests.multihost.hosts import Host, wait_until
+from tests.multihost.hosts import Host
+from tests.waiting import wait_until
 
 #: A job that has not ended by then never will.
 END_TIMEOUT_S = 180.0

@@ -22,6 +22,7 @@ import ovray as ov
 from ovray.driver.pool import PoolSnapshot
 from ovray.errors import OvrayError
 from tests.multihost.numbered_requests import NUMBERS, POISON, a_row_sum, as_a_meal, is_answer_to, numbered
+from tests.waiting import until
 
 SHARED = Path(os.environ["OVRAY_TEST_SHARED"])
 
@@ -246,8 +247,7 @@ def main() -> int:
     except OvrayError as error:
         say(at_s=time.monotonic(), error=str(error), kind=type(error).__name__)
         return 1
-    while sum(replica.state == "ready" for replica in compiled.replicas) < job["replicas"]:
-        time.sleep(EVERY_S)
+    until(lambda: sum(replica.state == "ready" for replica in compiled.replicas) >= job["replicas"])
     teller, pace = Teller(compiled, answers), Pace(job, answers)
     sender = threading.Thread(target=through_submit, args=(compiled, answers, pace, job))
     sender.start()

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.multihost.cluster import Cluster
-from tests.multihost.hosts import Host, wait_until
+from tests.multihost.hosts import Host
+from tests.waiting import wait_until
 
 #: A script that has not ended by then never will.
 END_TIMEOUT_S = 200.0

@@ -15,8 +15,9 @@ import psutil
 from tests.multihost import memory_limit
 from tests.multihost.cluster import Cluster
 from tests.multihost.conftest import HOSTS
-from tests.multihost.hosts import Host, wait_until
+from tests.multihost.hosts import Host
 from tests.multihost.request_load import RequestLoad
+from tests.waiting import wait_until
 
 #: What the replica that is fed may take beyond what it has.
 MEMORY_BYTES = 16 << 20

@@ -10,7 +10,7 @@ from ovray import digits
 from tests.integration.scoring_job import write_numbered_digits
 from tests.multihost import hosts
 from tests.multihost.autoscaled import AutoscaledHead
-from tests.multihost.hosts import wait_until
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.ray,

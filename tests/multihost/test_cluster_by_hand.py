@@ -21,7 +21,8 @@ import pytest
 from ovray import digits
 from tests.multihost import hosts
 from tests.multihost.cluster import clear_what_dead_runs_left, own_folder
-from tests.multihost.hosts import Host, Switch, wait_until
+from tests.multihost.hosts import Host, Switch
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -17,7 +17,7 @@ import pytest
 from tests.multihost import memory_limit, table
 from tests.multihost.cluster import Cluster
 from tests.multihost.conftest import HOSTS
-from tests.multihost.hosts import Host, wait_until
+from tests.multihost.hosts import Host
 from tests.multihost.loads import Count, Standing, effect_on, rate, replica_process
 from tests.multihost.request_load import RequestLoad, RequestsOnHosts
 from tests.multihost.watching import (
@@ -31,6 +31,7 @@ from tests.multihost.watching import (
     slack,
     wait_until_all_work,
 )
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -115,7 +116,7 @@ def test_a_host_whose_processes_are_all_killed_is_done_without(
 ) -> None:
     with start(asked) as load:
         begun = wait_until_all_work(load)
-        time.sleep(4)
+        load.wait_for(lambda standing: standing.at_s >= begun.at_s + 4)
         victim = cluster.hosts["w1"]
         holds_work_now(load, replica_on(victim))
 
@@ -147,7 +148,7 @@ def test_a_link_that_is_down_for_five_seconds_holds_up_nobody_else(
 
         at_s = time.monotonic()
         victim.link_down()
-        time.sleep(5)
+        load.wait_for(lambda standing: standing.at_s >= at_s + 5)
         assert load.standings()[-1].holds_work(replica_on(victim)) or load.standings()[-1].counters["backups_won"]
         victim.link_up()
 
@@ -191,8 +192,7 @@ def test_replicas_that_are_stopped_for_a_while_hold_up_nobody_else(
             os.kill(process, signal.SIGSTOP)
         for victim in victims:
             holds_work_now(load, replica_on(victim))
-        time.sleep(at_s + 20 - time.monotonic())
-        held = load.standings()[-1]
+        held = load.wait_for(lambda standing: standing.at_s >= at_s + 20)
         for process in stopped:
             os.kill(process, signal.SIGCONT)
         back = [
@@ -376,9 +376,8 @@ def test_a_device_that_fails_is_left_out_until_a_probe_passes_and_one_that_slows
             lambda standing: standing.replicas[replica_on(failing)]["state"] in ("evicted", "probing"),
             since_s=at_s,
         )
-        time.sleep(3)
+        meanwhile = load.wait_for(lambda standing: standing.at_s >= evicted.at_s + 3)
         mended_s = time.monotonic()
-        meanwhile = load.standings()[-1]
         failing.run("rm", trouble)
         back = load.wait_for(lambda standing: standing.trusts(replica_on(failing)), since_s=mended_s)
         slow.run("rm", trouble)

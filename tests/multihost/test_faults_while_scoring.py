@@ -17,7 +17,6 @@ import pytest
 from tests.multihost import memory_limit, table, user_functions
 from tests.multihost.cluster import Cluster
 from tests.multihost.conftest import HOSTS, ROWS
-from tests.multihost.hosts import wait_until
 from tests.multihost.loads import JobOnHosts, ScoringLoad, effect_on, rate, replica_process
 from tests.multihost.request_load import RequestLoad, RequestsOnHosts
 from tests.multihost.watching import (
@@ -31,6 +30,7 @@ from tests.multihost.watching import (
     slack,
     wait_until_all_work,
 )
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -84,7 +84,7 @@ def test_replicas_killed_at_random_are_replaced(cluster: Cluster, job: JobOnHost
 def test_a_host_whose_processes_are_all_killed_is_done_without(cluster: Cluster, job: JobOnHosts) -> None:
     with ScoringLoad(cluster, job=job) as load:
         begun = wait_until_all_work(load)
-        time.sleep(4)
+        load.wait_for(lambda standing: standing.at_s >= begun.at_s + 4)
         victim = cluster.hosts["w1"]
         holds_work_now(load, replica_on(victim))
 
@@ -115,7 +115,7 @@ def test_a_link_that_is_down_for_five_seconds_holds_up_nobody_else(cluster: Clus
 
         at_s = time.monotonic()
         victim.link_down()
-        time.sleep(5)
+        load.wait_for(lambda standing: standing.at_s >= at_s + 5)
         victim.link_up()
 
         count = load.finish()
@@ -153,7 +153,7 @@ def test_a_replica_that_is_stopped_for_a_while_holds_up_nobody_else(cluster: Clu
         at_s = time.monotonic()
         os.kill(stopped, signal.SIGSTOP)
         holds_work_now(load, replica_on(victim))
-        time.sleep(at_s + 20 - time.monotonic())
+        load.wait_for(lambda standing: standing.at_s >= at_s + 20)
         os.kill(stopped, signal.SIGCONT)
 
         count = load.finish()
@@ -320,9 +320,8 @@ def test_a_device_that_fails_is_left_out_until_a_probe_passes_and_one_that_slows
             lambda standing: standing.replicas[replica_on(failing)]["state"] in ("evicted", "probing"),
             since_s=at_s,
         )
-        time.sleep(3)
+        meanwhile = load.wait_for(lambda standing: standing.at_s >= evicted.at_s + 3)
         mended_s = time.monotonic()
-        meanwhile = load.standings()[-1]
         failing.run("rm", trouble)
         back = load.wait_for(lambda standing: standing.trusts(replica_on(failing)), since_s=mended_s)
         slow.run("rm", trouble)

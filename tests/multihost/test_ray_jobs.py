@@ -17,7 +17,7 @@ from ovray import digits
 from tests.integration.scoring_job import write_numbered_digits
 from tests.multihost import hosts
 from tests.multihost.cluster import Cluster
-from tests.multihost.hosts import wait_until
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -21,6 +21,7 @@ from ovray.errors import DataError, OvrayError, ReplicaError
 from ovray.replica.engine import BatchVerdict, EngineInfo
 from ovray.replica.envelope import Envelope, Reply, Request
 from ovray.replica.workload import ReplicaReport
+from tests import waiting
 
 
 class AnsweringTransport:
@@ -95,8 +96,7 @@ class AnsweringTransport:
     def _serve(self, replica: ReplicaId) -> None:
         mail = self._mail[replica]
         while (envelope := mail.get()) is not None:
-            while self.hold.is_set():
-                time.sleep(0.001)
+            waiting.until(lambda: not self.hold.is_set())
             time.sleep(self.chance.random() * 0.001)
             if any(
                 request.tensors[0].size and (request.tensors[0] == self.poison).any()

@@ -2,9 +2,9 @@
 
 import random
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,10 +19,12 @@ from ovray.driver.pool import RequestPool
 from ovray.driver.room import Room
 from ovray.driver.transport import Inbox
 from ovray.errors import DataError, ReplicaError
+from tests import waiting
 from tests.unit.answering_transport import AnsweringTransport, a_report
 from tests.unit.test_request_pool import some_starts
 
 WAIT_S = 60.0
+until = partial(waiting.until, timeout_s=WAIT_S)
 
 
 class _Serving:
@@ -35,7 +37,7 @@ class _Serving:
         carriage = Carriage(client="tests", inbox=inbox, transport=self.transport, storage=ProcessStorage())
         self.pool = RequestPool(Scheduler(), carriage, Room(max_requests=5000, max_bytes=1 << 24), lambda: None)
         self.pool.start(some_starts(replicas))
-        self.until(lambda: len(self.pool.snapshot().reports) == replicas)
+        until(lambda: len(self.pool.snapshot().reports) == replicas)
         self.ends: dict[int, list[Ended]] = {}
 
     def ask(self, number: int, value: float, rows: int = 1) -> None:
@@ -63,14 +65,8 @@ class _Serving:
         yield
         held.set()
 
-    def until(self, condition: Callable[[], bool]) -> None:
-        end_s = time.monotonic() + WAIT_S
-        while not condition():
-            assert time.monotonic() < end_s
-            time.sleep(0.002)
-
     def wait_for_rule(self) -> None:
-        self.until(lambda: self.pool._loop._bundles.rule is not None)
+        until(lambda: self.pool._loop._bundles.rule is not None)
 
     def sent_rows(self) -> list[int]:
         return [len(request.tensors[0]) for _, request in self.transport.received]
@@ -163,10 +159,10 @@ def test_a_request_in_a_bundle_can_be_cancelled_alone() -> None:
             serving.ends[number] = []
             tensor = np.full((1, 3), float(number))
             requests.append(serving.pool.submit([tensor], ended=serving.ends[number].append))
-    serving.until(lambda: serving.sent_rows() == [8])
+    until(lambda: serving.sent_rows() == [8])
 
     serving.pool.cancel(requests[3])
-    serving.until(lambda: bool(serving.ends[3]))
+    until(lambda: bool(serving.ends[3]))
     serving.transport.hold.clear()
     serving.end()
 
@@ -206,7 +202,7 @@ def test_nothing_is_joined_once_a_replica_is_there_that_does_not_join() -> None:
     serving.wait_for_rule()
     serving.transport.report = a_report()
     serving.pool._replicas.start(some_starts(2)[1:])
-    serving.until(lambda: serving.pool._loop._bundles.rule is None)
+    until(lambda: serving.pool._loop._bundles.rule is None)
 
     serving.ask_together([0.0] * 10)
     serving.end()
@@ -220,7 +216,7 @@ def test_what_is_in_a_bundle_when_the_pool_is_closed_ends_with_the_pools_error()
     serving.wait_for_rule()
     serving.transport.hold.set()
     serving.ask_together([float(number) for number in range(20)])
-    serving.until(lambda: bool(serving.transport.received))
+    until(lambda: bool(serving.transport.received))
 
     serving.pool.close()
 

@@ -3,10 +3,10 @@
 import os
 import random
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -24,9 +24,11 @@ from ovray.driver.room import Room
 from ovray.driver.transport import Inbox
 from ovray.errors import CompileError, ConfigError, DataError, ReplicaError
 from ovray.replica.envelope import Envelope
+from tests import waiting
 from tests.unit.answering_transport import AnsweringTransport
 
 WAIT_S = 60.0
+until = partial(waiting.until, timeout_s=WAIT_S)
 
 
 def some_starts(count: int) -> list[ReplicaStart]:
@@ -81,13 +83,6 @@ class _Ends:
         return self.ends[-1]
 
 
-def _until(condition: object) -> None:
-    end_s = time.monotonic() + WAIT_S
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end_s
-        time.sleep(0.002)
-
-
 #: Elements of an int64 tensor that is too large to be joined with others.
 LARGE = BUNDLE_BYTES // 8 + 1
 
@@ -112,7 +107,7 @@ def test_every_request_of_many_threads_ends_once_with_its_own_result_while_repli
             thread.start()
         for victim in (1, 3):
             # At this moment it holds work: it was sent some, and answers only every now and then.
-            _until(lambda victim=victim: any(replica.endswith(f"#{victim}") for replica, _ in transport.received))
+            until(lambda victim=victim: any(replica.endswith(f"#{victim}") for replica, _ in transport.received))
             transport.kill(ReplicaId(f"h/CPU.0#{victim}"))
         for thread in threads:
             thread.join(WAIT_S)
@@ -217,7 +212,7 @@ def test_when_no_replica_is_left_every_request_ends_and_the_next_is_refused() ->
             assert "the device is gone" in str(ends.next().error)
         with pytest.raises(ReplicaError, match="no replica is left"):
             pool.submit([np.array([1.0])], ended=ends)
-        _until(lambda: transport.is_closed)
+        until(lambda: transport.is_closed)
 
 
 def test_closing_ends_what_waits() -> None:
@@ -284,7 +279,7 @@ def test_a_cancelled_request_ends_and_its_replica_is_told() -> None:
     with _serving(1) as (pool, transport):
         transport.hold.set()
         request = pool.submit([np.array([1.0])], ended=ends)
-        _until(lambda: transport.received)
+        until(lambda: transport.received)
 
         pool.cancel(request)
 

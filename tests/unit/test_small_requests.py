@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,10 +19,12 @@ from ovray.driver.room import Room
 from ovray.driver.small_requests import Joined, Kind, SmallRequest
 from ovray.driver.transport import Inbox
 from ovray.errors import DataError, OvrayError, ReplicaError
+from tests import waiting
 from tests.unit.answering_transport import AnsweringTransport, a_report
 from tests.unit.test_request_pool import some_starts
 
 WAIT_S = 60.0
+until = partial(waiting.until, timeout_s=WAIT_S)
 
 
 class _Small(SmallRequest):
@@ -61,9 +64,9 @@ class _Serving:
         room = Room(max_requests=max_requests, max_bytes=1 << 24)
         self.pool = RequestPool(Scheduler(), carriage, room, lambda: None)
         self.pool.start(some_starts(replicas))
-        self.until(lambda: len(self.pool.snapshot().reports) == replicas)
+        until(lambda: len(self.pool.snapshot().reports) == replicas)
         if max_joined_rows > 1:
-            self.until(lambda: self.pool._loop._bundles.rule is not None)
+            until(lambda: self.pool._loop._bundles.rule is not None)
         self.kinds = {
             rows: Kind(dtypes=(np.dtype(float),), shapes=((rows, 3),), rows=rows, size_bytes=rows * 24)
             for rows in (1, 2, 3, 40)
@@ -76,12 +79,6 @@ class _Serving:
         self.asked.append(request)
         (how or self.pool.submit_small)(request)
         return request
-
-    def until(self, condition: Callable[[], object]) -> None:
-        end_s = time.monotonic() + WAIT_S
-        while not condition():
-            assert time.monotonic() < end_s
-            time.sleep(0.002)
 
     def sent_rows(self) -> list[int]:
         return [len(request.tensors[0]) for _, request in self.transport.received]
@@ -122,7 +119,7 @@ def test_a_request_that_finds_an_infer_request_idle_is_sent_at_once_by_who_asks(
     serving.ask(1.0)
 
     # Also where the driver thread is at something else: then it sends it when it is done with that.
-    serving.until(lambda: serving.sent_rows() == [1])
+    until(lambda: serving.sent_rows() == [1])
     serving.transport.hold.clear()
     serving.end()
     serving.check()
@@ -145,9 +142,7 @@ def test_rows_of_all_sizes_from_many_threads_come_back_once_to_who_asked_while_r
     for thread in threads:
         thread.start()
     for victim in (1, 3):
-        serving.until(
-            lambda victim=victim: any(name.endswith(f"#{victim}") for name, _ in serving.transport.received)
-        )
+        until(lambda victim=victim: any(name.endswith(f"#{victim}") for name, _ in serving.transport.received))
         serving.transport.kill(ReplicaId(f"h/CPU.0#{victim}"))
     for thread in threads:
         thread.join(WAIT_S)
@@ -198,7 +193,7 @@ def test_each_can_be_cancelled_wherever_it_is_and_the_others_go_on() -> None:
 
     for request in cancelled:
         serving.pool.cancel_small(request)
-    serving.until(lambda: all(request.told for request in cancelled))
+    until(lambda: all(request.told for request in cancelled))
     serving.transport.hold.clear()
     serving.end()
 
@@ -225,7 +220,7 @@ def test_threads_that_wait_for_each_answer_and_others_beside_them_lose_nothing()
     def infer(first: int) -> None:
         for number in range(first, first + 200):
             request = serving.ask(float(number), how=serving.pool.infer_small)
-            serving.until(lambda request=request: request.told)
+            until(lambda request=request: request.told)
             if number % 50 == 0:
                 time.sleep(0.01)  # long enough for the others to be alone
 
@@ -252,11 +247,11 @@ def test_one_that_waits_for_an_answer_hears_of_the_end_of_its_replica_and_of_the
     serving.transport.hold.set()
     waiting = threading.Thread(target=serving.ask, args=(1.0,), kwargs={"how": serving.pool.infer_small})
     waiting.start()
-    serving.until(lambda: serving.transport.received)
+    until(lambda: serving.transport.received)
 
     holder, _ = serving.transport.received[0]
     serving.transport.kill(holder)
-    serving.until(lambda: len(serving.transport.received) == 2)
+    until(lambda: len(serving.transport.received) == 2)
     serving.pool.close()
     waiting.join(WAIT_S)
 

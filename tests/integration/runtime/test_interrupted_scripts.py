@@ -11,27 +11,29 @@ pytestmark = pytest.mark.ray
 
 #: Twelve requests of which a replica holds some; each says how it ended.
 SCRIPT = """
-import logging, sys, time
-from concurrent.futures import wait
+import logging, sys, threading
 import numpy as np
 import ovray
 from tests.integration.models import a_perceptron
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 ms = sys.argv[1]
+said = threading.Semaphore(0)
+
+def say(done):
+    # In one piece: several threads say so.
+    sys.stdout.write("answer\\n" if done.exception() is None else "error\\n")
+    said.release()
+
 try:
     with ovray.compile_model(a_perceptron(), f"SIM*2?ms={ms}", address="local") as compiled:
         futures = [compiled.submit(np.ones((1, 32), np.float32)) for _ in range(12)]
         for future in futures:
-            future.add_done_callback(
-                # In one piece: several threads say so.
-                lambda done: sys.stdout.write("answer\\n" if done.exception() is None else "error\\n")
-            )
+            future.add_done_callback(say)
         print("asked", flush=True)
         futures[-1].result()
 finally:
-    wait(futures, timeout=30)
-    time.sleep(0.5)  # for what those who were told print
+    all(said.acquire(timeout=30) for _ in futures)
 """
 
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import psutil
@@ -11,19 +12,18 @@ import pytest
 
 import ovray
 from ovray.errors import ReplicaError
+from tests import waiting
 from tests.integration.runtime.served_models import Served
 
 pytestmark = pytest.mark.ray
 
 WAIT_S = 60.0
+until = partial(waiting.until, timeout_s=WAIT_S)
 ROW = np.ones((1, 32), np.float32)
 
 
-def wait_until_gone(pid: int) -> None:
-    end_s = time.monotonic() + WAIT_S
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < end_s, f"replica {pid} lives on"
-        time.sleep(0.05)
+def is_gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def a_simulated_model(ms: int = 1) -> ovray.CompiledModel:
@@ -56,7 +56,7 @@ def test_a_closed_model_says_so_and_what_was_under_way_ends_with_an_error(local_
         with pytest.raises(ReplicaError, match="closed"):
             use()
     assert replica.pid is not None
-    wait_until_gone(replica.pid)
+    until(lambda: is_gone(replica.pid))
 
 
 def test_results_outlive_their_model(local_ray: None) -> None:
@@ -77,16 +77,13 @@ def test_replicas_end_with_the_last_reference(local_ray: None) -> None:
     assert request.infer(ROW)["logits"].shape == (1, 3)
     del request
 
-    wait_until_gone(pid)
+    until(lambda: is_gone(pid))
 
 
 def test_a_request_pinned_to_a_device_that_could_not_start_is_refused(local_ray: None) -> None:
     model = Served.MAKERS["perceptron"]()
     with ovray.compile_model(model, "SIM?ms=1,CPU?NO_SUCH_PROPERTY=1", share_cores=True) as compiled:
-        end_s = time.monotonic() + WAIT_S
-        while {replica.state for replica in compiled.replicas} != {"ready", "failed"}:
-            assert time.monotonic() < end_s
-            time.sleep(0.05)
+        until(lambda: {replica.state for replica in compiled.replicas} == {"ready", "failed"})
         time.sleep(0.6)  # what replicas said of themselves is taken for known for half a second
 
         with pytest.raises(ReplicaError, match="could start"):
