@@ -14,7 +14,8 @@ fi
 
 checkout=$(cd "$(dirname "$0")/.." && pwd)
 export OVRAY_TEST_PYTHON="$checkout/.venv/bin/python" OVRAY_TEST_CHECKOUT=$checkout
-# Bash stays as the first process, because that has to bury all that lose their parents.
+# Bash stays as the first process, because that has to bury all that lose their parents: a Ray that is ended waits for
+# what nobody buries.
 exec unshare --fork --pid --mount --net --ipc --mount-proc --kill-child bash -euc '
   ip link set lo up
   # Ray takes the address that leads to the world, so there has to be one, and a way there that leads nowhere.
@@ -35,4 +36,5 @@ exec unshare --fork --pid --mount --net --ipc --mount-proc --kill-child bash -eu
   mount -t tmpfs -o mode=755 own /run
   mkdir /run/netns /run/lock
   "$OVRAY_TEST_PYTHON" "$@"
+  exit 0  # the last command would be run in place of bash
 ' bash "$@"

@@ -64,6 +64,11 @@ def with_free_cores(replicas: Sequence[ReplicaSpec], hosts: Sequence[Host]) -> t
     )
 
 
+def can_start_at_once(replicas: Sequence[ReplicaSpec], hosts: Sequence[Host]) -> bool:
+    """Tells whether any of these has its cores free, or needs none to itself."""
+    return any(not spec.ray_num_cpus for spec in replicas) or bool(with_free_cores(replicas, hosts))
+
+
 def _fitting(lay_out: LayOut, plan: Plan, hosts: Sequence[Host]) -> tuple[ReplicaSpec, ...]:
     """Returns what can be started of a plan: fewer cores where Ray has too few CPUs, else fewer replicas."""
     fitting = _that_fit(plan, hosts)

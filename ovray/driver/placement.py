@@ -25,6 +25,10 @@ from ovray.errors import ConfigError
 #: Between looks at a cluster whose CPUs others hold; a look takes about as long.
 LOOK_AGAIN_S = 1.0
 
+#: How long a plan waits where every core is leased.  The replicas of a job that has just ended hold theirs for a
+#: moment longer, and a plan made in that moment would wait for all cores together, those that stay taken, too.
+CORES_RETURN_S = 5.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementOptions:
@@ -205,15 +209,19 @@ def place(options: PlacementOptions, present: Present | None = None, *, look: Ho
 def _when_there_is_room(
     options: PlacementOptions, present: Present, demand: Demand | None, look: HostLook | None
 ) -> tuple[Plan, ClusterProbe]:
-    """Waits until Ray has CPUs for a replica."""
+    """Waits until Ray has CPUs for a replica, and a little for cores that nobody has leased."""
     limit_s = options.lease_timeout_s if demand is None else max(options.lease_timeout_s, FIRST_HOST_TIMEOUT_S)
-    end_s = time.monotonic() + limit_s
+    began_s = time.monotonic()
+    end_s = began_s + limit_s
+    cores_by_s = began_s + min(CORES_RETURN_S, options.lease_timeout_s)
     while True:
         found = probe_cluster(sysfs_root=recorded_sysfs_root(os.environ), look=look)
         look = None  # it is old by the second time
         found = replace(found, hosts=as_if_free(found.hosts, present.all))
         try:
-            return lay_out_what_is_free(options, found), found
+            plan = lay_out_what_is_free(options, found)
+            if shortage.can_start_at_once(plan.replicas, found.hosts) or time.monotonic() >= cores_by_s:
+                return plan, found
         except TooFewCpusError as error:
             if demand is None and not isinstance(error, CpusTakenError):
                 raise

@@ -17,6 +17,7 @@ DEADLINE_S = 90.0
 _PROGRAM = [sys.executable, "-c", "from ovray.cli.main import main; main()"]
 _HOME = re.compile(r"\x1b\[[0-9;]*H")
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[()][A-Z0-9]|\r")
+_FULL_SCREEN_ON, _FULL_SCREEN_OFF = b"\x1b[?1049h", b"\x1b[?1049l"
 
 
 class Terminal:
@@ -47,7 +48,13 @@ class Terminal:
     @property
     def text(self) -> str:
         """Return all that was shown so far, without what moves the cursor and colours."""
-        return _CONTROL.sub("", _HOME.sub("\n", self.raw.decode(errors="replace")))
+        return _plain(self.raw)
+
+    @property
+    def full_screen_text(self) -> str:
+        """Return what of ``text`` was shown on the screen that full-screen programs have to themselves."""
+        _, _, on_it = self.raw.partition(_FULL_SCREEN_ON)
+        return _plain(on_it.partition(_FULL_SCREEN_OFF)[0])
 
     def read_until(self, wanted: str) -> None:
         """Read what is shown until this is among it; fails when it does not come in time."""
@@ -77,6 +84,10 @@ class Terminal:
         readable, _, _ = select.select([self._master], [], [], 0.1)
         if readable:
             self.raw += os.read(self._master, 65536)
+
+
+def _plain(raw: bytes) -> str:
+    return _CONTROL.sub("", _HOME.sub("\n", raw.decode(errors="replace")))
 
 
 @contextmanager

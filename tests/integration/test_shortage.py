@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def test_cores_that_another_job_has_leased_are_taken_when_it_gives_them_back(
 ) -> None:
     last = max(os.sched_getaffinity(0))
     with (
-        CoreLeases(leases).acquire([last], "another job", timeout_s=10.0) as lease,
+        CoreLeases(leases).acquire([last], "another job", timeout_s=WAIT_S) as lease,
         ovray.compile_model(a_perceptron(), "CPU") as model,
     ):
         until(lambda: cores_of(model))
@@ -109,6 +110,19 @@ def test_cores_that_another_job_has_leased_are_taken_when_it_gives_them_back(
 
         lease.release()
         until(lambda: len(cores_of(model)) == CORES)
+
+
+def test_cores_of_a_job_that_is_just_ending_are_enough_to_start(leases: Path) -> None:
+    """Where a plan is made of all cores instead, it waits for those that stay taken, too, and then gives up."""
+    *others, last = sorted(os.sched_getaffinity(0))
+    with (
+        CoreLeases(leases).acquire([last], "another job", timeout_s=WAIT_S),
+        CoreLeases(leases).acquire(others, "a job that is ending", timeout_s=WAIT_S) as ending,
+    ):
+        Timer(1.5, ending.release).start()
+        with ovray.compile_model(a_perceptron(), "CPU") as model:
+            until(lambda: cores_of(model))
+            assert last not in cores_of(model)
 
 
 def test_a_job_starts_with_what_there_is_says_so_and_takes_the_rest_later(address: str, tmp_path: Path) -> None:

@@ -96,14 +96,14 @@ class AnsweringTransport:
     def _serve(self, replica: ReplicaId) -> None:
         mail = self._mail[replica]
         while (envelope := mail.get()) is not None:
-            waiting.until(lambda: not self.hold.is_set())
+            waiting.until(lambda: self._mail.get(replica) is not mail or not self.hold.is_set())
             time.sleep(self.chance.random() * 0.001)
             if any(
                 request.tensors[0].size and (request.tensors[0] == self.poison).any()
                 for request in envelope.requests
             ):
                 self.kill(replica)
-            elif replica in self._mail:
+            elif self._mail.get(replica) is mail:
                 replies = [self._reply(replica, request) for request in envelope.requests]
                 self.inbox.put(Replied(replica=replica, replies=replies))
 
