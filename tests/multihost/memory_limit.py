@@ -1,7 +1,7 @@
 """Limits the memory of processes by a control group, as container runtimes do; the kernel kills who exceeds it.
 
-May not enter: hosts, Ray.  Groups bear the number of the process that made them, so that a later run can tell
-which are left over.
+May not enter: hosts, Ray.  Groups bear the number of the process that made them, and of the namespace in which
+that is its number, so that a later run can tell which are left over, and one beside it has others.
 """
 
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-_NAME = "ovm"
+_NAME = f"ovm-{os.stat('/proc/self/ns/pid').st_ino}"
 _V1 = Path("/sys/fs/cgroup/memory")
 _V2 = Path("/sys/fs/cgroup")
 

@@ -225,10 +225,11 @@ def longest_silence_of(standings: list[Standing], replica: str, since_s: float, 
     """Return the longest time without a row done by one replica, within a span of time."""
     done_at_s, done = [since_s], None
     for standing in standings:
-        now = standing.replicas[replica]["done"]
-        if since_s <= standing.at_s <= until_s and done is not None and now > done:
-            done_at_s.append(standing.at_s)
-        done = now
+        if since_s <= standing.at_s <= until_s:
+            now = standing.replicas[replica]["done"]
+            if done is not None and now > done:
+                done_at_s.append(standing.at_s)
+            done = now
     return max(after - before for before, after in zip(done_at_s, [*done_at_s[1:], until_s], strict=True))
 
 
