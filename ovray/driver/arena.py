@@ -48,6 +48,10 @@ class Arena:
         self._free: defaultdict[int, list[int]] = defaultdict(list)
         #: How often each block that somebody holds has to be given back, by its offset.
         self._holders: dict[int, int] = {}
+        #: The arrays in these blocks, with their offsets, by ``id``: to ask an array for its address takes 1.5 us,
+        #: ten times that where an inference has emptied the caches, and each is asked for six times.
+        self._placed: dict[int, tuple[NDArray[Any], int]] = {}
+        self._id_at: dict[int, int] = {}
         #: Blocks that were given back, and their sizes, since anybody looked.  No lock guards this: a destructor,
         #: which may run within any line of a thread that has the lock, gives blocks back, too.
         self._returned: deque[tuple[int, int]] = deque()
@@ -64,6 +68,8 @@ class Arena:
         flat = self._bytes[offset : offset + tensor.nbytes]
         placed: NDArray[Any] = flat.view(tensor.dtype).reshape(tensor.shape)
         np.copyto(placed, tensor)
+        self._id_at[offset] = id(placed)
+        self._placed[id(placed)] = placed, offset
         return placed
 
     def hold(self, placed: NDArray[Any]) -> bool:
@@ -77,10 +83,15 @@ class Arena:
 
     def give_back(self, placed: NDArray[Any]) -> None:
         """Makes the block of a tensor free, unless others hold it."""
-        self._returned.append((placed.ctypes.data - self._begins_at, _block_bytes(placed.nbytes)))
+        offset = self.offset_of(placed)
+        assert offset is not None, "it was placed"
+        self._returned.append((offset, _block_bytes(placed.nbytes)))
 
     def offset_of(self, tensor: NDArray[Any]) -> int | None:
         """Says where a tensor lies; ``None``: elsewhere."""
+        placed = self._placed.get(id(tensor))
+        if placed is not None:
+            return placed[1]  # it is in there, and so alive: no other array has its id
         offset = tensor.ctypes.data - self._begins_at
         return offset if 0 <= offset < self.size_bytes else None
 
@@ -111,6 +122,7 @@ class Arena:
             self._holders[offset] -= 1
             if self._holders[offset] == 0:
                 del self._holders[offset]
+                self._placed.pop(self._id_at.pop(offset, 0), None)
                 self._free[block_bytes].append(offset)
 
 

@@ -12,7 +12,7 @@ import openvino as ov
 from ovray.errors import DataError
 from ovray.replica.envelope import TensorShape
 from ovray.runtime.ports import Ports, an_empty_tensor, describe
-from ovray.runtime.results import Array, OVDict, copied, results_of
+from ovray.runtime.results import Array, OVDict, Text, as_numpy, fresh
 from ovray.runtime.tensors import check, contents
 
 
@@ -70,7 +70,8 @@ class OutputTensors:
 
     def copied(self) -> OVDict:
         """Gives copies of the outputs; zeros before the first inference."""
-        return copied(results_of(self._arrays or self._blank(), self._ports))
+        arrays = self._arrays or self._blank()
+        return fresh([as_numpy(array, Text.DECODED).copy() for array in arrays], self._ports)
 
     def _blank(self) -> Sequence[Array]:
         return [contents(an_empty_tensor(port)) for port in self._ports.outputs]

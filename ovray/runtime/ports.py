@@ -38,6 +38,8 @@ class Fit:
         self._bounds = (
             () if self._is_any_rank else tuple((size.get_min_length(), size.get_max_length()) for size in shape)
         )
+        #: A shape of which that is known.
+        self._taken_last: tuple[int, ...] | None = None
         #: Whether the first dimension counts rows.
         self.has_open_batch = len(self._bounds) > 0 and shape[0].is_dynamic
 
@@ -46,7 +48,12 @@ class Fit:
         # Kinds of array that mean more than their bytes, such as masked ones, are for OpenVINO to read.
         if type(value) is not np.ndarray or value.dtype != self.dtype:
             return False
-        return self.takes(self.element_type, value.shape)
+        if value.shape == self._taken_last:
+            return True
+        if not self.takes(self.element_type, value.shape):
+            return False
+        self._taken_last = value.shape
+        return True
 
     def takes(self, element_type: ov.Type, shape: Sequence[int]) -> bool:
         """Says whether a tensor of this type and shape is one that the port takes."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ovray.driver.calls import Ended
 from ovray.driver.small_requests import Joined, Kind
 from ovray.errors import RequestError
-from ovray.runtime.results import OVDict, Text, copied, fresh, results_of
+from ovray.runtime.results import OVDict, Text, as_numpy, fresh, results_of
 from ovray.runtime.run import Run
 from ovray.runtime.serving import ANY_TERMS, Serving, Terms
 from ovray.runtime.tensor_access import TensorAccess
@@ -99,11 +99,11 @@ class InferRequest(TensorAccess):
         assert run.ended.outputs is not None
         with self._changing:
             self._take_outputs(run)
-        if run.is_small and not share_outputs:
-            # No text; what ``results`` shows later is copied once more, so this is the caller's own.
-            return fresh([array.copy() for array in run.ended.outputs], self._ports)
-        results = results_of(run.ended.outputs, self._ports, Text.of(decode_strings))
-        return results if share_outputs else copied(results)
+        text = Text.of(decode_strings)
+        if share_outputs:
+            return results_of(run.ended.outputs, self._ports, text)
+        # What ``results`` shows later is copied once more, so this is the caller's own.
+        return fresh([as_numpy(array, text).copy() for array in run.ended.outputs], self._ports)
 
     def start_async(
         self,

@@ -3,7 +3,7 @@
 May not enter: requests, the pool.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -63,11 +63,6 @@ def fresh(outputs: Sequence[Array], ports: Ports) -> OVDict:
     if len(outputs) == 1:
         return OVDict({ports.outputs[0]: outputs[0]})
     return OVDict(dict(zip(ports.outputs, outputs, strict=True)))
-
-
-def copied(results: Mapping[ov.Output, Array]) -> OVDict:
-    """Copies results, so that their holder may write into them."""
-    return OVDict({port: array.copy() for port, array in results.items()})
 
 
 def _writable(array: Array) -> Array:

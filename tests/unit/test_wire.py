@@ -222,6 +222,21 @@ def test_the_arena_hands_blocks_out_again_and_never_twice() -> None:
     assert all((kept == value).all() for value, kept in held.values())
 
 
+def test_arrays_are_not_taken_for_those_that_lay_in_the_arena_before_them() -> None:
+    arena = Arena(1 << 20)
+    for _ in range(300):
+        placed = arena.place(np.zeros(20_000, np.uint8))
+        assert placed is not None
+        assert arena.offset_of(placed) is not None
+        arena.give_back(placed)
+        del placed
+        # The next array of the process may well have the identity of the one that is gone.
+        other = arena.place(np.zeros(20_000, np.uint8))
+        assert other is not None
+        assert all(arena.offset_of(np.zeros(20_000, np.uint8)) is None for _ in range(3))
+        arena.give_back(other)
+
+
 def test_a_block_that_several_hold_is_free_when_all_of_them_gave_it_back() -> None:
     arena = Arena(1 << 20)
     first = arena.place(np.zeros(100_000, np.uint8))
