@@ -56,21 +56,23 @@ class LazyHeap(Generic[T, K]):
 
     def first(self) -> T | None:
         """Return the item with the smallest key, or ``None`` where there is none."""
-        entry = self._first_entry()
-        return None if entry is None else entry[2]
+        entries, keys = self._entries, self._keys
+        while entries:
+            key, _, item = entries[0]
+            if keys.get(item) == key:
+                return item
+            heapq.heappop(entries)
+        return None
 
     def first_key(self) -> K | None:
-        entry = self._first_entry()
-        return None if entry is None else entry[0]
-
-    def _first_entry(self) -> tuple[K, int, T] | None:
+        """Return the smallest key; as ``first``, and not by way of it: both are asked for at every event."""
         entries, keys = self._entries, self._keys
-        if not keys:
-            entries.clear()
-            return None
-        while keys.get((entry := entries[0])[2]) != entry[0]:
+        while entries:
+            key, _, item = entries[0]
+            if keys.get(item) == key:
+                return key
             heapq.heappop(entries)
-        return entry
+        return None
 
     def _rebuild(self) -> None:
         live: dict[T, tuple[K, int, T]] = {}

@@ -192,24 +192,25 @@ class Ledger:
 
     def book(self, replica: Replica, work: RequestWork | Chunk) -> Dispatch:
         """Note that a replica is being sent this work."""
-        replica.count_busy_time(self.now_s)
-        if replica.outstanding == 0:
-            replica.heard_s = self.now_s
+        now_s, rows = self.now_s, work.rows
+        replica.count_busy_time(now_s)
+        if not replica.requests and not replica.chunks:
+            replica.heard_s = now_s
         dispatch = Dispatch(
             id=DispatchId(self._next_dispatch),
             replica=replica.id,
             work=work,
-            sent_s=self.now_s,
-            expected_s=replica.expected_s(work.rows, self.now_s),
+            sent_s=now_s,
+            expected_s=replica.expected_s(rows, now_s),
         )
         self._next_dispatch += 1
         self.dispatches[dispatch.id] = dispatch
         work.dispatches[dispatch.id] = dispatch
         held = replica.requests if isinstance(work, RequestWork) else replica.chunks
         held[dispatch.id] = dispatch
-        replica.rows_outstanding += work.rows
+        replica.rows_outstanding += rows
         rate = replica.rate.rows_per_s
-        replica.free_at_s = max(replica.free_at_s, self.now_s) + (0.0 if rate is None else work.rows / rate)
+        replica.free_at_s = max(replica.free_at_s, now_s) + (0.0 if rate is None else rows / rate)
         self.touched[replica] = None
         return dispatch
 
@@ -244,10 +245,10 @@ class Ledger:
 
     def book_completion(self, dispatch: Dispatch) -> Replica:
         """Unbook a dispatch that was done, and learn from the time it took."""
-        replica = self._unbook(dispatch)
-        replica.rate.observe(dispatch.work.rows, replica.unbooked_busy_s)
+        replica, rows = self._unbook(dispatch), dispatch.work.rows
+        replica.rate.observe(rows, replica.unbooked_busy_s)
         replica.unbooked_busy_s = 0.0
-        replica.rows_done += dispatch.work.rows
+        replica.rows_done += rows
         self._expect(replica)
         return replica
 
@@ -258,7 +259,7 @@ class Ledger:
 
     def _expect(self, replica: Replica) -> None:
         rate = replica.rate.rows_per_s
-        if replica.outstanding == 0:
+        if not replica.requests and not replica.chunks:
             replica.free_at_s = -math.inf
         elif rate is not None:
             replica.free_at_s = self.now_s + replica.rows_outstanding / rate

@@ -156,6 +156,8 @@ class Bundles:
         Returns:
             What is to be scheduled, and what is left for later.
         """
+        if len(requests) == 1:
+            return [self._small_alone(request) for request in requests if not request.is_over], []
         waiting = [request for request in requests if not request.is_over]
         by_kind = {
             kind: [request for request in waiting if request.kind is kind]
