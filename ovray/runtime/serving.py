@@ -116,6 +116,8 @@ class Serving:
         self._give_devices = opened.set_devices
         self._looking = threading.Lock()
         self._seen: tuple[ReplicaInfo, ...] = ()
+        #: Requests in flight that keep these busy where none are joined: asked for whenever a queue is full.
+        self._seen_worth = 1
         self._seen_until_s = 0.0
         # Whoever drops the last reference may be the driver thread or a destructor; the pool ends on its own
         # thread.
@@ -182,15 +184,15 @@ class Serving:
 
     def wanted_in_flight(self) -> int:
         """Says how many requests in flight keep every live replica busy, those on their way included."""
-        ready = [replica for replica in self._lately() if replica.state == _READY]
-        windows = [request_window(replica.nireq, replica.rows_per_s) for replica in ready]
-        return max(1, sum(windows), _worth_for_the_slowest(ready, windows), self.pool.joined_in_flight)
+        self._lately()
+        return max(self._seen_worth, self.pool.joined_in_flight)
 
     def _lately(self) -> tuple[ReplicaInfo, ...]:
         """Says how replicas stood a moment ago: for those who ask at every request."""
         with self._looking:
             if time.monotonic() > self._seen_until_s:
                 self._seen = self.replicas()
+                self._seen_worth = _worth_in_flight(self._seen)
                 self._seen_until_s = time.monotonic() + _SEEN_FOR_S
             return self._seen
 
@@ -279,6 +281,13 @@ class Serving:
             rows_per_s=standing.rows_per_s if standing else None,
             busy_s=standing.busy_s if standing else 0.0,
         )
+
+
+def _worth_in_flight(replicas: Iterable[ReplicaInfo]) -> int:
+    """Says how many requests in flight keep every live replica busy."""
+    ready = [replica for replica in replicas if replica.state == _READY]
+    windows = [request_window(replica.nireq, replica.rows_per_s) for replica in ready]
+    return max(1, sum(windows), _worth_for_the_slowest(ready, windows))
 
 
 def _worth_for_the_slowest(replicas: Sequence[ReplicaInfo], windows: Sequence[int]) -> int:
