@@ -5,6 +5,7 @@ May not enter: scheduling, threads.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,6 +15,15 @@ from ovray.core.ids import ReplicaId
 from ovray.replica.envelope import TensorShape
 
 Tensors = tuple[NDArray[Any], ...]
+
+
+class Caller(Enum):
+    """Says what the thread that submits a request does next."""
+
+    #: Whatever it likes: somebody else hears of the answer.
+    GOES_ON = "goes on"
+    #: It waits for the answer where the pool can use it for that; nobody has to be woken for it then.
+    WAITS = "waits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

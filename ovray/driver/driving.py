@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from ovray.core import events
 from ovray.driver.bundles import BUNDLE_BYTES
-from ovray.driver.calls import Call
+from ovray.driver.calls import Call, Caller
 from ovray.driver.mailbox import Ready
 from ovray.driver.messages import PoolEnded, PoolRearranged, Replied
 from ovray.driver.request_loop import RequestLoop
@@ -111,15 +111,18 @@ class Driving:
         except AnswerTimeoutError as error:
             raise InvariantError(f"the driver thread did not answer within {ANSWER_TIMEOUT_S:g} s") from error
 
-    def submit(self, call: Call, size_bytes: int) -> None:
-        """Has a request taken in: on this thread if nobody drives now, so that none is woken; else by who does."""
+    def submit(self, call: Call, size_bytes: int, caller: Caller) -> None:
+        """Has a request taken in: on this thread if nobody drives now, so that none is woken; else by who does.
+
+        Who waits has to call ``wait_for`` next.
+        """
         # Those that could be joined are better found together, and what others left before comes before.
         if size_bytes <= BUNDLE_BYTES or self._inbox.has_notes or not self._lend(partial(self._submit, call)):
             self._inbox.put(call)
-        elif self._has_had_guest:
-            self._inbox.wake()  # a driver thread that left the sockets to a guest may be waiting for notes only
         else:
             self._wake_if_due()
+        if caller is Caller.GOES_ON and self._has_had_guest:
+            self._inbox.wake()  # the driver thread left the sockets to somebody who may have gone
         self._end_if_over()
 
     def submit_small(self, request: SmallRequest) -> None:

@@ -28,7 +28,7 @@ from ovray.core.snapshot import Snapshot
 from ovray.devices.records import ReplicaSpec
 from ovray.devices.replanning import Present
 from ovray.driver.bundles import Bundles
-from ovray.driver.calls import Call, Ended
+from ovray.driver.calls import Call, Caller, Ended
 from ovray.driver.carriage import Carriage
 from ovray.driver.driving import ANSWER_TIMEOUT_S, Driving
 from ovray.driver.lifecycle import ReplicaSet, Upkeep
@@ -146,6 +146,7 @@ class RequestPool:
         deadline_s: float | None = None,
         pinned_to: str | None = None,
         shapes: tuple[TensorShape, ...] | None = None,
+        caller: Caller = Caller.GOES_ON,
     ) -> RequestId:
         """Takes a request; waits while the pool has no room for it.
 
@@ -157,6 +158,7 @@ class RequestPool:
             deadline_s: seconds from now after which it is not started any more; ``None`` is no deadline.
             pinned_to: a replica's id or a ``host/device``; ``None`` is any.
             shapes: of the tensors in elements, where a type takes less than a byte; ``None``: the arrays' own.
+            caller: one that waits has to call ``wait_for`` next.
 
         Raises:
             ReplicaError: the pool is closed or broken, or had no room before the deadline.
@@ -189,7 +191,7 @@ class RequestPool:
         if self.telling.spans is not None:
             # Each caller gets a span of its own, so that each request has to stay one.
             call.context, call.may_be_joined = self.telling.spans.here(), False
-        self._driving.submit(call, size_bytes)
+        self._driving.submit(call, size_bytes, caller)
         return asked.request
 
     @property

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ovray.driver.calls import Ended
+from ovray.driver.calls import Caller, Ended
 from ovray.driver.small_requests import Joined, Kind
 from ovray.errors import RequestError
 from ovray.runtime.results import OVDict, Text, as_numpy, fresh, results_of
@@ -86,10 +86,9 @@ class InferRequest(TensorAccess):
             dtype('float32')
         """
         terms = Terms(priority=priority, deadline_s=deadline_s, device=device)
-        pool = self._serving.pool
-        run = self.start(inputs, Sharing.of(share_inputs), terms, submit_small=pool.infer_small)
+        run = self.start(inputs, Sharing.of(share_inputs), terms, caller=Caller.WAITS)
         if not run.is_small:
-            pool.wait_for(lambda: run.has_ended)
+            self._serving.pool.wait_for(lambda: run.has_ended)
         run.wait()
         if run.error is not None:
             raise run.error
@@ -299,7 +298,7 @@ class InferRequest(TensorAccess):
         *,
         callback: Callable[[], None] | None = None,
         then: Callable[[Run], None] | None = None,
-        submit_small: Callable[[Run], None] | None = None,
+        caller: Caller = Caller.GOES_ON,
     ) -> Run:
         """Takes inputs and starts an inference; after an error the request is as it was before.
 
@@ -309,7 +308,8 @@ class InferRequest(TensorAccess):
             terms: how to serve it.
             callback: is called on a callback thread, if the inference succeeds.
             then: is called last, on whichever thread, and must be quick.
-            submit_small: takes it to the pool if it is a small one; ``None``: and returns at once.
+            caller: where it waits, a small request may have ended when this returns; for any other it has to call
+                the pool's ``wait_for`` next.
         """
         if terms is ANY_TERMS or terms == ANY_TERMS:
             packed = self._serving.plain_inputs.take(inputs)
@@ -317,7 +317,7 @@ class InferRequest(TensorAccess):
                 run = Run(callback, then, request=self)
                 run.ends = _Ends(self)
                 shared = inputs if sharing is Sharing.SHARE else None
-                if self.start_small(run, *packed, shared, submit_small):
+                if self.start_small(run, *packed, shared, caller):
                     return run
         # First, because a process that was forked may find the lock taken for good.
         self._serving.pool.check_open()
@@ -329,7 +329,7 @@ class InferRequest(TensorAccess):
         try:
             self._inputs.take(inputs, sharing)
             arrays, ended = self._inputs.arrays(), partial(self._ended, run)
-            run.number = self._serving.submit(arrays, terms, ended, self._inputs.shapes())
+            run.number = self._serving.submit(arrays, terms, ended, self._inputs.shapes(), caller)
         except BaseException:
             self._run = before
             raise
@@ -341,7 +341,7 @@ class InferRequest(TensorAccess):
         kind: Kind,
         packed: tuple[bytes, ...],
         shared: Any = None,
-        submit: Callable[[Run], None] | None = None,
+        caller: Caller = Caller.GOES_ON,
     ) -> bool:
         """Starts an inference of bytes that were taken already, on the short way.
 
@@ -355,7 +355,8 @@ class InferRequest(TensorAccess):
             run.kind, run.packed, run.is_small = kind, packed, True
             self._run = run
         try:
-            (submit or self._serving.pool.submit_small)(run)
+            pool = self._serving.pool
+            (pool.infer_small if caller is Caller.WAITS else pool.submit_small)(run)
         except BaseException:
             if not run.is_taken:
                 run.is_over = True

@@ -19,7 +19,7 @@ from ovray.core.ids import ReplicaId, RequestId
 from ovray.core.ledger import ReplicaState
 from ovray.core.snapshot import ReplicaSnapshot
 from ovray.devices.records import ReplicaSpec
-from ovray.driver.calls import Ended
+from ovray.driver.calls import Caller, Ended
 from ovray.driver.interrupts import DRAIN_TIMEOUT_S
 from ovray.driver.lifecycle import request_window
 from ovray.driver.opening import OpenPool, PoolOptions
@@ -144,6 +144,7 @@ class Serving:
         terms: Terms,
         ended: Callable[[Ended], None],
         shapes: tuple[TensorShape, ...] | None = None,
+        caller: Caller = Caller.GOES_ON,
     ) -> RequestId:
         """Takes a request; waits while the pool has no room for it.
 
@@ -152,6 +153,7 @@ class Serving:
             terms: how to serve it.
             ended: is called exactly once, on the driver thread: it must be quick and must not wait.
             shapes: in elements, where an input's type takes less than a byte; ``None``: the arrays' own.
+            caller: one that waits has to call the pool's ``wait_for`` next.
 
         Raises:
             ConfigError: there is no such device.
@@ -166,6 +168,7 @@ class Serving:
             deadline_s=terms.deadline_s,
             pinned_to=None if terms.device is None else self._pin(terms.device),
             shapes=shapes,
+            caller=caller,
         )
 
     def snapshot(self) -> PoolSnapshot:

@@ -16,7 +16,7 @@ from ovray.core.scheduler import Scheduler
 from ovray.devices.records import ReplicaSpec
 from ovray.driver.arena import ProcessStorage
 from ovray.driver.bundles import BUNDLE_BYTES
-from ovray.driver.calls import Ended
+from ovray.driver.calls import Caller, Ended
 from ovray.driver.carriage import Carriage
 from ovray.driver.messages import ReplicaStart
 from ovray.driver.pool import RequestPool
@@ -153,7 +153,7 @@ def test_who_waits_for_the_only_request_takes_its_answer_itself() -> None:
                 takers.append(threading.current_thread().name)
                 ends(ended)
 
-            pool.submit([np.ones(LARGE)], ended=end)
+            pool.submit([np.ones(LARGE)], ended=end, caller=Caller.WAITS)
             pool.wait_for(lambda ends=ends: bool(ends.ends))  # type: ignore[misc]
             assert ends.next().outputs is not None
             if takers[-1] == threading.current_thread().name:
