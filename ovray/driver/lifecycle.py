@@ -50,9 +50,10 @@ _HEAD_TIMEOUT_MIN_S = 3.0
 #: Looks come every quarter of a second; after so long a one, messages wait that have not been read.
 _ABSENCE_S = 2.0
 
-#: Requests that a replica holds beyond those that run: as many again, or what it does in this time, which is
-#: several round trips of a Ray actor call (1.4 to 2 ms, field measurement on two cores).
-PREFETCH_S = 0.01
+#: Requests that a replica holds beyond those that run: as many again, or what it does in this time.  A Ray actor
+#: call takes 1.4 to 2 ms there and back (field measurement on two cores); but where replicas have every core, the
+#: driver's threads wait several slices of the kernel's scheduler for theirs.
+PREFETCH_S = 0.04
 
 #: And never more than this: what a lost replica gives back is done again.
 _WINDOW_MAX = 4096

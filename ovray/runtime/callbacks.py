@@ -48,11 +48,15 @@ class CallbackThreads:
         #: When the last one was taken.
         self._taken_s = 0.0
         #: Guards all that follows.
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
         #: Threads that make calls or wait for them, and of these those that wait.
         self._threads = 0
         self._idle = 0
         self._relief_stands_by = False
+        #: A relief that was not needed, and may be the next one.
+        self._relief_rests = False
+        self._relief_wanted = threading.Condition(lock)
 
     def run(self, call: Callable[[], None]) -> None:
         """Has a call made soon; returns at once.  The call must not raise."""
@@ -77,8 +81,12 @@ class CallbackThreads:
         threading.Thread(target=target, name=self._name, daemon=True).start()
 
     def _call_relief(self) -> None:
-        if not self._relief_stands_by:
-            self._relief_stands_by = True
+        if self._relief_stands_by:
+            return
+        self._relief_stands_by = True
+        if self._relief_rests:
+            self._relief_wanted.notify()
+        else:
             self._start(self._stand_by)
 
     def _serve(self) -> None:
@@ -111,18 +119,25 @@ class CallbackThreads:
             return False
 
     def _stand_by(self) -> None:
-        """Waits until the others get stuck, then becomes one of them; or until there is nothing left to do."""
+        """Waits until the others get stuck, then becomes one of them; rests while there is nothing left to do."""
         while True:
             time.sleep(STALLED_S)
             with self._changed:
                 if not self._calls:
-                    self._relief_stands_by = False
-                    return
-                if time.monotonic() - self._taken_s >= STALLED_S:
+                    if not self._rest():
+                        return
+                elif time.monotonic() - self._taken_s >= STALLED_S:
                     self._relief_stands_by = False
                     self._threads += 1
                     break
         self._serve()
+
+    def _rest(self) -> bool:
+        """Waits to be called again; says whether that came, before it was time to end."""
+        self._relief_stands_by, self._relief_rests = False, True
+        is_wanted = self._relief_wanted.wait_for(lambda: self._relief_stands_by, IDLE_S)
+        self._relief_rests = False
+        return is_wanted
 
 
 def _make(call: Callable[[], None]) -> None:

@@ -118,6 +118,8 @@ class Serving:
         self._seen: tuple[ReplicaInfo, ...] = ()
         #: Requests in flight that keep these busy where none are joined: asked for whenever a queue is full.
         self._seen_worth = 1
+        #: For how long half of what these hold in advance keeps them busy.
+        self._seen_spare_s = 0.0
         self._seen_until_s = 0.0
         # Whoever drops the last reference may be the driver thread or a destructor; the pool ends on its own
         # thread.
@@ -190,12 +192,17 @@ class Serving:
         self._lately()
         return max(self._seen_worth, self.pool.joined_in_flight)
 
+    @property
+    def spare_s(self) -> float:
+        """Says for how long nobody need send anything to replicas that hold all they may, in seconds."""
+        return self._seen_spare_s
+
     def _lately(self) -> tuple[ReplicaInfo, ...]:
         """Says how replicas stood a moment ago: for those who ask at every request."""
         with self._looking:
             if time.monotonic() > self._seen_until_s:
                 self._seen = self.replicas()
-                self._seen_worth = _worth_in_flight(self._seen)
+                self._seen_worth, self._seen_spare_s = _worth_in_flight(self._seen), _spare_s(self._seen)
                 self._seen_until_s = time.monotonic() + _SEEN_FOR_S
             return self._seen
 
@@ -291,6 +298,16 @@ def _worth_in_flight(replicas: Iterable[ReplicaInfo]) -> int:
     ready = [replica for replica in replicas if replica.state == _READY]
     windows = [request_window(replica.nireq, replica.rows_per_s) for replica in ready]
     return max(1, sum(windows), _worth_for_the_slowest(ready, windows))
+
+
+def _spare_s(replicas: Iterable[ReplicaInfo]) -> float:
+    """Says for how long each replica is kept busy by half of what it may hold beyond what runs."""
+    ready = [replica for replica in replicas if replica.state == _READY]
+    in_advance = [request_window(replica.nireq, replica.rows_per_s) - replica.nireq for replica in ready]
+    return min(
+        (ahead / 2 / (replica.rows_per_s or math.inf) for ahead, replica in zip(in_advance, ready, strict=True)),
+        default=0.0,
+    )
 
 
 def _worth_for_the_slowest(replicas: Sequence[ReplicaInfo], windows: Sequence[int]) -> int:

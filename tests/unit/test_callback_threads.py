@@ -1,8 +1,12 @@
 """Threads for callers' callbacks: few while callbacks are quick, enough when they wait for each other."""
 
 import threading
+import time
+from collections.abc import Callable
 
-from ovray.runtime.callbacks import EAGER_THREADS, CallbackThreads
+import pytest
+
+from ovray.runtime.callbacks import EAGER_THREADS, STALLED_S, CallbackThreads
 
 WAIT_S = 30.0
 
@@ -19,6 +23,35 @@ def test_quick_calls_share_a_few_threads() -> None:
         assert done.acquire(timeout=WAIT_S)
 
     assert len(names) <= EAGER_THREADS
+
+
+def test_threads_that_were_called_to_help_and_not_needed_are_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, done, started = CallbackThreads("in pairs"), threading.Semaphore(0), []
+    start = threads._start
+
+    def count(target: Callable[[], None]) -> None:
+        started.append(target)
+        start(target)
+
+    monkeypatch.setattr(threads, "_start", count)
+    rounds = 20
+    for _ in range(rounds):
+        began, may_end = threading.Event(), threading.Event()
+
+        def first(began: threading.Event = began, may_end: threading.Event = may_end) -> None:
+            began.set()
+            assert may_end.wait(WAIT_S)
+            done.release()
+
+        threads.run(first)
+        assert began.wait(WAIT_S)
+        threads.run(done.release)  # while the first is under way, so that help is called
+        may_end.set()
+        assert all(done.acquire(timeout=WAIT_S) for _ in range(2))
+        time.sleep(2 * STALLED_S)  # help looks after this time, and finds nothing to do
+
+    assert rounds / 2 > EAGER_THREADS
+    assert len(started) < rounds / 2
 
 
 def test_every_call_is_made_once_from_whatever_thread_it_was_asked() -> None:
