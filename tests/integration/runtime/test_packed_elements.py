@@ -7,6 +7,7 @@ import numpy as np
 import openvino as ov
 import pytest
 
+import ovray
 from ovray.errors import ConfigError, DataError
 from tests.integration.runtime.served_models import Served, bits, nibbles
 
@@ -75,6 +76,32 @@ def test_requests_of_half_bytes_are_never_joined(ours: Served) -> None:
         (report,) = compiled.serving.snapshot().reports.values()
         assert report.engine.max_joined_rows == 1
         assert "elements of u4 take less than one" in report.engine.batch.reason
+
+
+@pytest.mark.parametrize("transport", ["local", "ray"])
+def test_large_tensors_of_half_bytes_travel_every_way(
+    ours: Served, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if transport == "ray":
+        monkeypatch.setenv("OVRAY_TRANSPORT", "ray")
+    large = ov.Tensor(ov.Type.u4, ov.Shape([50_001, 4]))
+    large.data[:] = np.arange(large.data.size) % 251
+
+    name = f"nibbles-{transport}"
+    # The second as another process would do it, which has nothing but what the pool knows of the model.
+    with (
+        ours.core.compile_model(nibbles([-1, 4]), "CPU", share_cores=True, name=name),
+        ovray.attach(name) as attached,
+    ):
+        request = attached.create_infer_request()
+        results = request.infer(large)
+        again = request.get_output_tensor(1)
+
+    assert results["values"].shape == (50_001, 4)
+    low_and_high = results["values"].astype(np.uint8).reshape(-1, 2)
+    np.testing.assert_array_equal(low_and_high[:, 0] | low_and_high[:, 1] << 4, large.data)
+    np.testing.assert_array_equal(results["again"], large.data)
+    assert (list(again.shape), again.get_element_type()) == ([50_001, 4], ov.Type.u4)
 
 
 def test_an_array_is_refused_with_what_to_give(ours: Served) -> None:

@@ -263,6 +263,18 @@ def test_a_property_that_only_the_device_has_is_read_there(ours: Served) -> None
         ours.perceptron.get_property("NO_SUCH_THING")
 
 
+def test_properties_of_the_whole_are_read_here(ours: Served) -> None:
+    places = list(dict.fromkeys(replica.place for replica in ours.perceptron.replicas))
+
+    assert ours.perceptron.get_property("EXECUTION_DEVICES") == places
+    assert ours.perceptron.get_property(ov.properties.execution_devices) == places
+    assert ours.perceptron.get_property("MULTI_DEVICE_PRIORITIES") == ",".join(places)
+    assert ours.perceptron.get_property("PERFORMANCE_HINT") == ov.properties.hint.PerformanceMode.LATENCY
+    assert ours.perceptron.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") == sum(
+        replica.nireq for replica in ours.perceptron.replicas
+    )
+
+
 def test_an_exported_model_runs_in_openvino_with_the_same_results(ours: Served) -> None:
     stream = io.BytesIO()
     ours.perceptron.export_model(stream)
