@@ -74,6 +74,16 @@ class LazyHeap(Generic[T, K]):
             heapq.heappop(entries)
         return None
 
+    def first_with_key(self) -> tuple[T, K] | None:
+        """Return the item with the smallest key, and that key; again not by way of the others."""
+        entries, keys = self._entries, self._keys
+        while entries:
+            key, _, item = entries[0]
+            if keys.get(item) == key:
+                return item, key
+            heapq.heappop(entries)
+        return None
+
     def _rebuild(self) -> None:
         live: dict[T, tuple[K, int, T]] = {}
         for entry in self._entries:

@@ -235,13 +235,16 @@ class FastestCompletion:
             speed_class = self._classes[speed]
             candidate = speed_class.first_open(now_s)
             if candidate is not None:
-                done_s = candidate.expected_s(rows, now_s)
-                if (done_s - now_s) * busy_rate > backlog_rows:
+                assert candidate.rows_per_s is not None, "it is booked by its rate"
+                at_least_s = rows / candidate.rows_per_s  # and slower ones need longer, even where they idle
+                if now_s + at_least_s >= best_s or at_least_s * busy_rate > backlog_rows:
                     return best.id if best else None
-                if done_s < best_s:
+                done_s = candidate.expected_s(rows, now_s)
+                if done_s < best_s and (done_s - now_s) * busy_rate <= backlog_rows:
                     best, best_s = candidate, done_s
             busy_rate += speed_class.busy_rate
-            backlog_rows += speed_class.backlog_rows(now_s)
+            # When the last row is taken, each still has half a request to do on average.
+            backlog_rows += speed_class.backlog_rows(now_s) + rows * speed_class.busy_count / 2
         best = best or stranger
         return best.id if best else None
 

@@ -34,7 +34,7 @@ def speed_of(rows_per_s: float) -> int:
 class SpeedClass(Generic[C]):
     """Members of similar speed: which with room is free first, and what the busy ones have before them."""
 
-    __slots__ = ("_booked", "_epoch_s", "_open", "_rate_times_free_at", "busy_rate")
+    __slots__ = ("_booked", "_epoch_s", "_open", "_rate_times_free_at", "busy_count", "busy_rate")
 
     def __init__(self) -> None:
         #: With room: the idle first (fastest of them first), then by when they are expected to be free.
@@ -43,6 +43,8 @@ class SpeedClass(Generic[C]):
         self._booked: dict[C, tuple[float, float | None]] = {}
         #: Sum of the rates of the members that hold work.
         self.busy_rate = 0.0
+        #: How many these are.
+        self.busy_count = 0
         #: Sum of rate x (free_at - epoch) of the same: with it the backlog is known at any time without a scan.
         self._rate_times_free_at = 0.0
         #: Keeps the sum above small, so that no digits are lost.
@@ -70,6 +72,7 @@ class SpeedClass(Generic[C]):
     def _unbook(self, member: C) -> float:
         rate, free_at_s = self._booked.pop(member)
         if free_at_s is not None:
+            self.busy_count -= 1
             self.busy_rate -= rate
             self._rate_times_free_at -= rate * (free_at_s - self._epoch_s)
         if not self._booked:
@@ -82,18 +85,17 @@ class SpeedClass(Generic[C]):
         One that should have been free already is taken to need as long again as it is overdue: each look at it
         doubles that, so that it is looked at seldom.
         """
-        first = self._open.first()
-        while first is not None:
-            key = self._open.first_key()
-            if key is None or key[0] == -math.inf or key[0] >= now_s:
-                break
-            self._open.set(first, (2.0 * now_s - key[0], key[1], key[2]))
-            first = self._open.first()
-        return first
+        while (entry := self._open.first_with_key()) is not None:
+            first, (free_at_s, rate, order) = entry
+            if free_at_s == -math.inf or free_at_s >= now_s:
+                return first
+            self._open.set(first, (2.0 * now_s - free_at_s, rate, order))
+        return None
 
     def backlog_rows(self, now_s: float) -> float:
         """Return how many rows the busy members are expected to have before them."""
-        return max(0.0, self._rate_times_free_at - self.busy_rate * (now_s - self._epoch_s))
+        rows = self._rate_times_free_at - self.busy_rate * (now_s - self._epoch_s)
+        return rows if rows > 0.0 else 0.0  # not by ``max``: this is asked of every class at every pick
 
     def _book(self, member: C, rate: float) -> bool:
         """Note a member's rate and, where it is busy, when it will be free; say whether it is idle."""
@@ -104,6 +106,7 @@ class SpeedClass(Generic[C]):
             self._epoch_s = member.free_at_s
             self._rate_times_free_at = 0.0
         self._booked[member] = (rate, member.free_at_s)
+        self.busy_count += 1
         self.busy_rate += rate
         self._rate_times_free_at += rate * (member.free_at_s - self._epoch_s)
         return False

@@ -105,6 +105,33 @@ def test_fastest_completion_holds_work_back_from_a_slow_one_that_would_be_done_l
     assert policy.pick(1, 99, 0.0) == "1"  # it would need 1.01 s
 
 
+def test_fastest_completion_takes_an_idle_slow_one_where_a_faster_one_is_held_back_for_being_busy() -> None:
+    policy = FastestCompletion()
+    fast, middle, slow = candidates(100.0, 2.0, 1.0)
+    fast.outstanding, fast.free_at_s = 50, 0.5
+    middle.outstanding, middle.free_at_s = 2, 0.9
+    policy.close(fast)
+    policy.open(middle)
+    policy.open(slow)
+
+    # The fast one is through with all 110 rows after 1.1 s, middle would be done after 1.4 s, and slow after 1 s.
+    assert policy.pick(1, 60, 0.0) == "2"
+
+
+def test_fastest_completion_allows_for_the_half_request_that_others_still_have_at_the_end() -> None:
+    policy = FastestCompletion()
+    fast, slow = candidates(10.0, 0.96)
+    fast.outstanding, fast.free_at_s = 1, 0.1
+    policy.close(fast)
+    policy.open(slow)
+    assert policy.pick(1, 9, 0.0) == "1"
+
+    policy.remove(slow)
+    slow.rows_per_s = 0.94
+    policy.open(slow)
+    assert policy.pick(1, 9, 0.0) is None
+
+
 def test_fastest_completion_tries_strangers_first_and_one_at_a_time() -> None:
     policy = FastestCompletion()
     fast, stranger = candidates(100.0, None)
