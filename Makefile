@@ -17,16 +17,16 @@ $(STAMP): pyproject.toml
 demo: install
 	$(BIN)/ovray demo
 
-# Where this can be had, as root on Linux, workers share the tests, each on a machine of its own.  Tests over several
-# hosts run apart, and not many at once: they measure how soon a fault is noticed, and wait for most of their time.
+# Where this can be had, as root on Linux, workers share most of the tests, each on a machine of its own.  Tests over
+# several hosts make their own machines and run alone: they measure how soon a fault is noticed.
 TEST_WORKERS ?= 3
-SHARED := $(shell tests/own_machine.sh --can-be-had 2> /dev/null && echo yes)
-workers = $(if $(SHARED),--dist loadfile --tx '$(1)*popen//python=tests/own_machine.sh')
+SHARED := $(shell tests/own_machine.sh --can-be-had 2> /dev/null \
+  && echo --dist loadfile --tx '$(TEST_WORKERS)*popen//python=tests/own_machine.sh')
 
 test: install
 	$(BIN)/python -m pytest -m internet
-	$(BIN)/python -m pytest -m 'not internet' --ignore=tests/multihost $(call workers,$(TEST_WORKERS))
-	$(BIN)/python -m pytest tests/multihost $(call workers,2)
+	$(BIN)/python -m pytest -m 'not internet' --ignore=tests/multihost $(SHARED)
+	$(BIN)/python -m pytest tests/multihost
 
 # Nothing else should run meanwhile: both sides of a ratio need every core.  Three rounds take a quarter of an hour on
 # two cores, which start some hundred processes meanwhile; ROUNDS=5 half as long again.

@@ -25,7 +25,9 @@ from ray._private.authentication.authentication_token_setup import (
 from ray._private.services import canonicalize_bootstrap_address
 
 from ovray.errors import ConfigError, ReplicaError
-from ovray.logs import set_up
+from ovray.logs import fields, set_up
+
+_log = logging.getLogger(__name__)
 
 #: How long a head node may take to say that it is there.  A healthy one needs milliseconds.
 ANSWER_TIMEOUT_S = 5.0
@@ -33,6 +35,9 @@ ANSWER_TIMEOUT_S = 5.0
 #: What leaving a cluster may take.  A head behind a dead link keeps those who leave waiting for minutes (measured
 #: with Ray 2.60: 160 s), in calls that nothing ends.
 LEAVE_TIMEOUT_S = 10.0
+
+#: What Ray says when a node of its own is not up in time.
+_NOT_UP_IN_TIME = "timed out during startup"
 
 #: The thread that leaves a cluster; ``None`` before there was one.
 _leaving: threading.Thread | None = None
@@ -292,7 +297,7 @@ def _start_local() -> RaySession:
     defaults = {name: value for name, value in _LOCAL_ENVIRONMENT.items() if name not in os.environ}
     with _environment(defaults), _switch_as_in_environment(), _sigterm_as_before():
         try:
-            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            _init_local()
         except Exception as error:  # of no other class is what Ray raises when it is not up in time
             ray.shutdown()
             raise ReplicaError(
@@ -300,6 +305,20 @@ def _start_local() -> RaySession:
                 " to do, or start Ray with `ray start --head` and look at /tmp/ray/session_latest/logs"
             ) from error
     return RaySession(origin=Origin.LOCAL, address="local")
+
+
+def _init_local() -> None:
+    """Starts a Ray; once more where it was not up within the 30 s that Ray 2.60 gives it."""
+    for is_last in (False, True):
+        try:
+            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:
+            if is_last or _NOT_UP_IN_TIME not in str(error):
+                raise
+            _log.info("Ray was not up in time and is started again", extra=fields(reason=error))
+            ray.shutdown()
+        else:
+            return
 
 
 @contextmanager

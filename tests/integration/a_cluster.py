@@ -7,9 +7,15 @@ from tests.integration.processes import DEADLINE_S, running
 
 _HEAD = """
 import logging, sys, ray
-ray.init(
-    address="local", num_cpus={cpus}, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
-)
+def start():
+    ray.init(
+        address="local", num_cpus={cpus}, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+    )
+try:
+    start()
+except Exception:  # Ray gives it 30 s, which others on the machine may use up
+    ray.shutdown()
+    start()
 print(ray.get_runtime_context().gcs_address)
 sys.stdin.readline()
 ray.shutdown()

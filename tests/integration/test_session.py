@@ -7,11 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import ray
+
+from ovray.driver.session import Origin, ray_session
+from ovray.errors import ReplicaError
 
 OVRAY = [sys.executable, "-m", "ovray.cli.main"]
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -48,10 +53,12 @@ def a_head(environment: Mapping[str, str]) -> Iterator[str]:
     finally:
         family = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
         for process in family:
-            process.terminate()
+            with suppress(psutil.NoSuchProcess):  # the first of them ends the others
+                process.terminate()
         _, left = psutil.wait_procs(family, timeout=30)
         for process in left:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         shutil.rmtree(temp_dir, ignore_errors=True)
 
 
@@ -113,3 +120,28 @@ def test_a_cluster_without_tokens_is_used_though_its_user_has_one(home: Path) ->
 
     assert done.returncode == 0, done.stderr
     assert "accuracy 0.9" in done.stdout
+
+
+def test_a_ray_that_was_not_up_in_time_is_started_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    init, asked = ray.init, []
+
+    def late_at_first(*args: Any, **options: Any) -> Any:
+        asked.append(options)
+        if len(asked) == 1:
+            raise Exception("The current node timed out during startup. This could happen because ...")
+        return init(*args, **options)
+
+    monkeypatch.setattr(ray, "init", late_at_first)
+    with ray_session("local") as session:
+        assert session.origin is Origin.LOCAL
+        assert ray.is_initialized()
+    assert len(asked) == 2
+
+
+def test_a_ray_that_is_late_again_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_late(*_: Any, **__: Any) -> Any:
+        raise Exception("The current node timed out during startup. This could happen because ...")
+
+    monkeypatch.setattr(ray, "init", is_late)
+    with pytest.raises(ReplicaError, match=r"timed out during startup.*try again when"), ray_session("local"):
+        raise AssertionError("there is none")
