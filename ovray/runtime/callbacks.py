@@ -22,7 +22,7 @@ STALLED_S = 0.02
 #: another thread has Python's lock for its 5 ms.
 LONG_S = 0.01
 
-#: A thread without work ends after this time.
+#: A thread without work ends after this time; at once, where there are more than the eager ones and another waits.
 IDLE_S = 10.0
 
 
@@ -108,6 +108,10 @@ class CallbackThreads:
     def _wait(self) -> bool:
         """Returns when there are calls; says whether there are."""
         with self._changed:
+            # Those that wait take turns, so that under load none of them is idle for long.
+            if not self._calls and self._idle and self._threads > EAGER_THREADS:
+                self._threads -= 1
+                return False
             self._idle += 1
             self._changed.wait_for(lambda: self._calls, IDLE_S)
             self._idle -= 1

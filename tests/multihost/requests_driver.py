@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -117,12 +118,14 @@ class Teller:
             say(at_s=time.monotonic(), standing=standing(told, self._answers.done))
 
 
-def this_process() -> dict[str, float]:
+def this_process() -> dict[str, Any]:
     process = psutil.Process()
     return {
         "rss_mb": process.memory_info().rss / 1e6,
         "files": process.num_fds(),
         "threads": process.num_threads(),
+        #: Python's own, by what they are called without their numbers; the others are Ray's and NumPy's.
+        "python_threads": Counter(thread.name.rstrip("-_0123456789") for thread in threading.enumerate()),
     }
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.integration.scoring_job import write_numbered_digits
 from tests.multihost import hosts
@@ -125,7 +126,7 @@ class Soak:
         if report["failed"] != poisoned:
             self.sums.complaints.append(f"{report['failed']} failed, {poisoned} were poison: {report['errors']}")
 
-    def _judge_process(self, told: list[Mapping[str, float]]) -> None:
+    def _judge_process(self, told: list[Mapping[str, Any]]) -> None:
         """Hold the last tenth of the run against the second."""
         tenth = max(1, len(told) // 10)
         limits: dict[str, Callable[[float], float]] = {
@@ -139,7 +140,8 @@ class Soak:
             )
             say(f"{name}: {before:.0f} after the first tenth, {after:.0f} at the end, at most {limit(before):.0f}")
             if after > limit(before):
-                self.sums.complaints.append(f"{name} grew from {before:.0f} to {after:.0f}")
+                what = f", of Python's at the end {told[-1]['python_threads']}" if name == "threads" else ""
+                self.sums.complaints.append(f"{name} grew from {before:.0f} to {after:.0f}{what}")
 
 
 def say(text: str) -> None:

@@ -1,12 +1,12 @@
 """Threads for callers' callbacks: few while callbacks are quick, enough when they wait for each other."""
 
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
 
-from ovray.runtime.callbacks import EAGER_THREADS, STALLED_S, CallbackThreads
+from ovray.runtime.callbacks import EAGER_THREADS, CallbackThreads
+from tests.waiting import until
 
 WAIT_S = 30.0
 
@@ -48,10 +48,32 @@ def test_threads_that_were_called_to_help_and_not_needed_are_called_again(monkey
         threads.run(done.release)  # while the first is under way, so that help is called
         may_end.set()
         assert all(done.acquire(timeout=WAIT_S) for _ in range(2))
-        time.sleep(2 * STALLED_S)  # help looks after this time, and finds nothing to do
+        until(lambda: not threads._relief_stands_by)  # it looked, and found nothing to do
 
     assert rounds / 2 > EAGER_THREADS
     assert len(started) < rounds / 2
+
+
+def test_threads_that_a_jam_took_end_although_calls_keep_coming() -> None:
+    threads, jammed, may_end = CallbackThreads("jammed"), threading.Semaphore(0), threading.Event()
+    count = 5 * EAGER_THREADS
+
+    def wait() -> None:
+        jammed.release()
+        assert may_end.wait(WAIT_S)
+
+    for _ in range(count):
+        threads.run(wait)
+    assert all(jammed.acquire(timeout=WAIT_S) for _ in range(count))
+    assert threads._threads >= count
+    may_end.set()
+
+    # Each of them would have something to do more often than every ten seconds, if they took turns.
+    def are_few_again() -> bool:
+        threads.run(lambda: None)
+        return threads._threads <= EAGER_THREADS + 1
+
+    until(are_few_again, WAIT_S)
 
 
 def test_every_call_is_made_once_from_whatever_thread_it_was_asked() -> None:
