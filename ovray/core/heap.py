@@ -56,26 +56,16 @@ class LazyHeap(Generic[T, K]):
 
     def first(self) -> T | None:
         """Return the item with the smallest key, or ``None`` where there is none."""
-        entries, keys = self._entries, self._keys
-        while entries:
-            key, _, item = entries[0]
-            if keys.get(item) == key:
-                return item
-            heapq.heappop(entries)
-        return None
+        entry = self.first_with_key()
+        return None if entry is None else entry[0]
 
     def first_key(self) -> K | None:
-        """Return the smallest key; as ``first``, and not by way of it: both are asked for at every event."""
-        entries, keys = self._entries, self._keys
-        while entries:
-            key, _, item = entries[0]
-            if keys.get(item) == key:
-                return key
-            heapq.heappop(entries)
-        return None
+        """Return the smallest key, or ``None`` where there is none."""
+        entry = self.first_with_key()
+        return None if entry is None else entry[1]
 
     def first_with_key(self) -> tuple[T, K] | None:
-        """Return the item with the smallest key, and that key; again not by way of the others."""
+        """Return the item with the smallest key, and that key."""
         entries, keys = self._entries, self._keys
         while entries:
             key, _, item = entries[0]

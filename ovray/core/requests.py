@@ -66,7 +66,6 @@ class Requests:
         self._submitters: LazyHeap[RequestWork, _Turn] = LazyHeap()
         #: Waiting requests and submitters that have a deadline.
         self._deadlines: LazyHeap[RequestWork, float] = LazyHeap()
-        self._has_had_deadlines = False
         #: Requests that were held by a replica when it died, and have not ended: they are run alone, so that those
         #: beside them are not blamed for what one of them does.
         self._suspects: dict[RequestWork, None] = {}
@@ -78,8 +77,6 @@ class Requests:
 
     @property
     def next_alarm_s(self) -> float:
-        if not self._has_had_deadlines:
-            return math.inf
         deadline_s = self._deadlines.first_key()
         return math.inf if deadline_s is None else deadline_s
 
@@ -117,7 +114,6 @@ class Requests:
         if 0 < asked.kills < self._settings.max_replicas_killed:
             self._suspects[work] = None
         if asked.deadline_s < math.inf:
-            self._has_had_deadlines = True
             self._deadlines.set(work, asked.deadline_s)
         if is_full:
             self._submitters.set(work, work.turn)

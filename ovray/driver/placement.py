@@ -6,7 +6,7 @@ May not enter: starting replicas, connecting to Ray.  What entries mean and whic
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from ovray.devices import shortage
@@ -187,12 +187,11 @@ def place(options: PlacementOptions, present: Present | None = None, *, look: Ho
     if options.autoscale:
         asked = Asked(nodes=cpus_of_nodes(), replicas=options.max_replicas or 1)
         demand = Demand(asked)
-    try:
-        plan, found = _when_there_is_room(options, present or Present(), demand, look)
-    except BaseException:
+    with ExitStack() as undo:
         if demand is not None:
-            demand.withdraw()
-        raise
+            undo.callback(demand.withdraw)
+        plan, found = _when_there_is_room(options, present or Present(), demand, look)
+        undo.pop_all()
     if asked is not None and demand is not None:
         cpus = [spec.ray_num_cpus for spec in plan.replicas if spec.ray_num_cpus]
         asked = replace(

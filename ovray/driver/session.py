@@ -36,7 +36,7 @@ ANSWER_TIMEOUT_S = 5.0
 #: with Ray 2.60: 160 s), in calls that nothing ends.
 LEAVE_TIMEOUT_S = 10.0
 
-#: What Ray says when a node of its own is not up in time.
+#: What Ray 2.60 says when its own node is not up within the 30 s that it is given.
 _NOT_UP_IN_TIME = "timed out during startup"
 
 #: The thread that leaves a cluster; ``None`` before there was one.
@@ -296,29 +296,26 @@ def _reason(error: BaseException) -> str:
 def _start_local() -> RaySession:
     defaults = {name: value for name, value in _LOCAL_ENVIRONMENT.items() if name not in os.environ}
     with _environment(defaults), _switch_as_in_environment(), _sigterm_as_before():
-        try:
-            _init_local()
-        except Exception as error:  # of no other class is what Ray raises when it is not up in time
-            ray.shutdown()
-            raise ReplicaError(
-                f"Ray could not be started on this machine: {_reason(error)}; try again when the machine has less"
-                " to do, or start Ray with `ray start --head` and look at /tmp/ray/session_latest/logs"
-            ) from error
+        error = _why_not_started()
+        if error is not None and _NOT_UP_IN_TIME in str(error):
+            _log.info("Ray was not up in time and is started once more", extra=fields(reason=error))
+            error = _why_not_started()
+    if error is not None:
+        raise ReplicaError(
+            f"Ray could not be started on this machine: {_reason(error)}; try again when the machine has less"
+            " to do, or start Ray with `ray start --head` and look at /tmp/ray/session_latest/logs"
+        ) from error
     return RaySession(origin=Origin.LOCAL, address="local")
 
 
-def _init_local() -> None:
-    """Starts a Ray; once more where it was not up within the 30 s that Ray 2.60 gives it."""
-    for is_last in (False, True):
-        try:
-            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        except Exception as error:
-            if is_last or _NOT_UP_IN_TIME not in str(error):
-                raise
-            _log.info("Ray was not up in time and is started again", extra=fields(reason=error))
-            ray.shutdown()
-        else:
-            return
+def _why_not_started() -> Exception | None:
+    """Starts a Ray, and returns ``None``; where that fails, nothing is left of it."""
+    try:
+        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # noqa: BLE001 (of no other class is what Ray raises when it is not up in time)
+        ray.shutdown()
+        return error
+    return None
 
 
 @contextmanager

@@ -339,7 +339,7 @@ class AsyncInferQueue:
                 self._stuck.discard(own)
 
     def _start(self, slot: int, inputs: Any, sharing: Sharing, terms: Terms, userdata: Any) -> None:
-        request = self._requests[slot]
+        request, is_started = self._requests[slot], False
         try:
             request.remember(userdata)
             request.start(
@@ -349,9 +349,10 @@ class AsyncInferQueue:
                 callback=None if self._callback is None else partial(self._call, slot, self._callback, request),
                 then=partial(self._over, slot),
             )
-        except BaseException:
-            self._free(slot)
-            raise
+            is_started = True
+        finally:
+            if not is_started:
+                self._free(slot)
 
     def _leave_to_own_slot(self, inputs: Any, sharing: Sharing, terms: Terms, userdata: Any) -> None:
         request = InferRequest(self._serving)
@@ -407,13 +408,15 @@ class AsyncInferQueue:
         run = Run(self._callback, None, slot, request)
         run.ends = self._ends
         run.holder = self
+        is_over = False
         try:
             request.remember(userdata)
-            return request.start_small(run, kind, packed)
-        except BaseException:
-            if not run.is_taken:
+            is_started = request.start_small(run, kind, packed)
+            is_over = True
+        finally:
+            if not (is_over or run.is_taken):
                 self._free(slot)
-            raise
+        return is_started
 
     def _call_placed(self, ended: tuple[Run, Joined, int]) -> None:
         """Has the callback called of a small request that has a place in the answer of a bundle."""

@@ -326,13 +326,15 @@ class InferRequest(TensorAccess):
             before = self._run
             self._refuse_if_running()
             self._run = run
+        is_started = False
         try:
             self._inputs.take(inputs, sharing)
             arrays, ended = self._inputs.arrays(), partial(self._ended, run)
             run.number = self._serving.submit(arrays, terms, ended, self._inputs.shapes(), caller)
-        except BaseException:
-            self._run = before
-            raise
+            is_started = True
+        finally:
+            if not is_started:
+                self._run = before
         return run
 
     def start_small(
@@ -354,14 +356,13 @@ class InferRequest(TensorAccess):
                 return False
             run.kind, run.packed, run.is_small = kind, packed, True
             self._run = run
+        pool = self._serving.pool
         try:
-            pool = self._serving.pool
             (pool.infer_small if caller is Caller.WAITS else pool.submit_small)(run)
-        except BaseException:
+        finally:
             if not run.is_taken:
                 run.is_over = True
                 self._run = before
-            raise
         return True
 
     def prepare(self, inputs: Any, sharing: Sharing) -> None:
