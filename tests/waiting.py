@@ -9,16 +9,17 @@ from collections.abc import Callable
 #: What a busy machine may take for anything that is not measured.
 DEADLINE_S = 180.0
 
-_POLL_S = 0.01
+#: Between looks; more where a look costs those who are waited for.
+POLL_S = 0.01
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = DEADLINE_S) -> bool:
+def wait_until(condition: Callable[[], object], timeout_s: float = DEADLINE_S, *, poll_s: float = POLL_S) -> bool:
     """Poll until a condition holds; returns whether it did in time."""
     end_s = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > end_s:
             return False
-        time.sleep(_POLL_S)
+        time.sleep(poll_s)
     return True
 
 

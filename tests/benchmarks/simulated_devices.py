@@ -13,6 +13,7 @@ from ovray.driver.session import ray_session
 from tests.benchmarks.comparison import ROUNDS, Measured
 from tests.benchmarks.face_script import saturated_rate, throughput
 from tests.benchmarks.request_works import RequestWork
+from tests.waiting import wait_until
 
 #: 50 devices of 1 to 20 ms a request: count by milliseconds.  The slow half gives a sixth of the whole.
 UNEQUAL: Mapping[int, int] = {1: 1, 5: 9, 10: 20, 20: 20}
@@ -77,11 +78,12 @@ def figures_of_growth(work: RequestWork, few: int, many: int, seconds: float) ->
 def _compiled(work: RequestWork, devices: str, replicas: int) -> ovray.CompiledModel:
     """Compiles, and waits until every replica is ready."""
     compiled = throughput(ovray, str(work.model), devices)
-    end_s = time.monotonic() + _READY_TIMEOUT_S
-    while sum(replica.state == "ready" for replica in compiled.replicas) < replicas:
-        if time.monotonic() > end_s:
-            raise TimeoutError(f"of {replicas} replicas, some were not ready after {_READY_TIMEOUT_S:g} s")
-        time.sleep(0.2)
+    if not wait_until(
+        lambda: sum(replica.state == "ready" for replica in compiled.replicas) >= replicas,
+        _READY_TIMEOUT_S,
+        poll_s=0.2,
+    ):
+        raise TimeoutError(f"of {replicas} replicas, some were not ready after {_READY_TIMEOUT_S:g} s")
     return compiled  # type: ignore[no-any-return]
 
 

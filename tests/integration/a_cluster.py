@@ -13,8 +13,10 @@ def start():
     )
 try:
     start()
-except Exception:  # Ray gives it 30 s, which others on the machine may use up
-    ray.shutdown()
+except Exception as error:
+    if "timed out during startup" not in str(error):
+        raise
+    ray.shutdown()  # Ray gives it 30 s, which others on the machine may use up
     start()
 print(ray.get_runtime_context().gcs_address)
 sys.stdin.readline()

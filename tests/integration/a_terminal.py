@@ -9,7 +9,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 DEADLINE_S = 90.0
@@ -32,7 +32,7 @@ class Terminal:
         self.raw = b""
         self.process = subprocess.Popen(
             [*_PROGRAM, *arguments],
-            env={**os.environ, "TERM": "xterm-256color", **environment},
+            env={**_without_a_size(os.environ), "TERM": "xterm-256color", **environment},
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -84,6 +84,11 @@ class Terminal:
         readable, _, _ = select.select([self._master], [], [], 0.1)
         if readable:
             self.raw += os.read(self._master, 65536)
+
+
+def _without_a_size(environment: Mapping[str, str]) -> dict[str, str]:
+    """Leave out what the terminal that the tests run in is like: programs believe it before they ask their own."""
+    return {name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")}
 
 
 def _plain(raw: bytes) -> str:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ovray import digits
+from tests.waiting import wait_until
 
 COMMAND = [sys.executable, "-c", "from ovray.cli.main import main; main()", "score"]
 
@@ -56,9 +56,9 @@ class ScoringJob:
 
     def wait_for_parts(self, process: "subprocess.Popen[str]", wanted: int, *, for_s: float = DEADLINE_S) -> None:
         """Wait until the folder holds so many parts, the command has ended, or the time is over."""
-        end_s = time.monotonic() + for_s
-        while process.poll() is None and len(self.parts()) < wanted and time.monotonic() < end_s:
-            time.sleep(0.002)
+        wait_until(
+            lambda: process.poll() is not None or len(self.parts()) >= wanted, timeout_s=for_s, poll_s=0.002
+        )
 
     def rows(self) -> pa.Table:
         """Return all that the folder holds, in the order of parts."""

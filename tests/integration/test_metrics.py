@@ -26,13 +26,12 @@ import numpy as np
 import ovray as ov
 from ovray import digits
 from ovray.errors import ReplicaError
+from tests.waiting import until
 
 compiled = ov.compile_model(
     digits.model_file(), "MULTI:SIM*2?ms=5", address=sys.argv[1], max_requests=int(sys.argv[2])
 )
-end_s = time.monotonic() + 60
-while any(replica.state != "ready" for replica in compiled.replicas) and time.monotonic() < end_s:
-    time.sleep(0.05)
+until(lambda: all(replica.state == "ready" for replica in compiled.replicas))
 pixels = np.zeros((1, 64), np.float32)
 most = int(sys.argv[2])
 rejected = 0

@@ -23,16 +23,15 @@ ROWS = 2_000
 
 #: A replica that is given the last row waits until another one has been given it, too, or for WAIT_S.
 WAITING = """
-import os, time
+import os
 from pathlib import Path
 import numpy as np
+from tests.waiting import wait_until
 
 def wait_for_another(columns):
     if (columns["id"] == {last}).any():
         Path({seen!r}, str(os.getpid())).touch()
-        end_s = time.monotonic() + {wait_s}
-        while len(os.listdir({seen!r})) < 2 and time.monotonic() < end_s:
-            time.sleep(0.02)
+        wait_until(lambda: len(os.listdir({seen!r})) > 1, {wait_s})
     return {{"features": columns["features"]}}
 """
 

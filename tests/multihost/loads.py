@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -160,18 +159,22 @@ class DriverLoad:
             since_s: lines before that moment do not count.
         """
         assert self.process is not None
-        end_s = time.monotonic() + END_TIMEOUT_S
-        seen = 0
-        while time.monotonic() < end_s:
-            is_over = self.process.poll() is not None
+        process, seen = self.process, 0
+        found: Standing | None = None
+
+        def is_said() -> bool:
+            nonlocal found, seen
+            is_over = process.poll() is not None
             said = self.standings()
-            for standing in said[seen:]:
-                if standing.at_s > since_s and condition(standing):
-                    return standing
+            new = (standing for standing in said[seen:] if standing.at_s > since_s)
+            found = next(filter(condition, new), None)
             seen = len(said)
-            assert not is_over, f"the driver ended with {self.process.returncode}: {self.last_words()}"
-            time.sleep(0.01)
-        raise AssertionError(f"not within {END_TIMEOUT_S:g} s; the last that was said: {self._standings[-1:]}")
+            assert found or not is_over, f"the driver ended with {process.returncode}: {self.last_words()}"
+            return found is not None
+
+        wait_until(is_said, END_TIMEOUT_S)
+        assert found, f"not within {END_TIMEOUT_S:g} s; the last that was said: {self._standings[-1:]}"
+        return found
 
     def report(self) -> Mapping[str, Any]:
         """Wait for a good end; returns what the driver said of it."""

@@ -41,9 +41,10 @@ def interrupted(script: Script, times: int) -> list[str]:
     """Interrupts a script that has asked, and returns what it said from then on."""
     while script.read_line() != "asked":
         pass
-    for _ in range(times):
+    for number in range(times):
+        if number:
+            time.sleep(0.5)  # two signals at once are one, and nothing shows when Python has seen the first
         script.process.send_signal(signal.SIGINT)
-        time.sleep(0.5)  # two signals at once are one
     said, _ = script.process.communicate(timeout=DEADLINE_S)
     return str(said).splitlines()
 

@@ -84,7 +84,8 @@ def test_a_request_pinned_to_a_device_that_could_not_start_is_refused(local_ray:
     model = Served.MAKERS["perceptron"]()
     with ovray.compile_model(model, "SIM?ms=1,CPU?NO_SUCH_PROPERTY=1", share_cores=True) as compiled:
         until(lambda: {replica.state for replica in compiled.replicas} == {"ready", "failed"})
-        time.sleep(0.6)  # what replicas said of themselves is taken for known for half a second
+        # What replicas said of themselves is taken for known for a while.
+        until(lambda: {replica.state for replica in compiled.serving._lately()} == {"ready", "failed"})
 
         with pytest.raises(ReplicaError, match="could start"):
             compiled(ROW, device="CPU")

@@ -12,6 +12,7 @@ import pytest
 
 import ovray
 from tests.integration import models
+from tests.waiting import until
 
 #: ``OVRAY_TEST_REQUESTS=100000`` is the promise; the default fits a small machine.
 REQUESTS = int(os.environ.get("OVRAY_TEST_REQUESTS", "8000"))
@@ -34,8 +35,7 @@ def test_requests_of_eight_threads_complete_exactly_once_with_their_own_results(
     with ovray.compile_model(
         a_model_that_tells_inputs_apart(), ",".join(["CPU"] * REPLICAS), share_cores=True
     ) as compiled:
-        while sum(replica.state == "ready" for replica in compiled.replicas) < REPLICAS:
-            threading.Event().wait(0.05)
+        until(lambda: sum(replica.state == "ready" for replica in compiled.replicas) == REPLICAS)
 
         def work(thread: int) -> Counter[tuple[int, int]]:
             ended: Counter[tuple[int, int]] = Counter()

@@ -10,6 +10,7 @@ import pytest
 import ovray
 from ovray.errors import ConfigError, DataError, RequestError
 from tests.integration.runtime.served_models import Served
+from tests.waiting import until
 
 pytestmark = pytest.mark.ray
 
@@ -265,8 +266,7 @@ def test_a_queue_without_a_number_of_jobs_keeps_every_replica_busy(local_ray: No
 
 
 def _wait_for_replicas(compiled: ovray.CompiledModel, count: int) -> None:
-    while sum(replica.state == "ready" for replica in compiled.replicas) < count:
-        threading.Event().wait(0.05)
+    until(lambda: sum(replica.state == "ready" for replica in compiled.replicas) >= count)
 
 
 def test_a_queue_of_a_device_that_is_not_there_is_told_what_there_is(ours: Served) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import itertools
-import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import ovray
 from ovray.errors import ConfigError, DataError, ReplicaError, RequestError
 from tests.integration.runtime.served_models import Served, a_running_sum
+from tests.waiting import until
 
 pytestmark = pytest.mark.ray
 
@@ -26,9 +26,16 @@ ROW = np.ones((1, 32), np.float32)
 def slow(local_ray: None) -> Iterator[ovray.CompiledModel]:
     """Is a model on two simulated devices that run one request at a time, each for 50 ms."""
     with ovray.compile_model(Served.MAKERS["perceptron"](), "SIM*2?ms=50") as compiled:
-        while sum(replica.state == "ready" for replica in compiled.replicas) < 2:
-            threading.Event().wait(0.05)
+        until(lambda: sum(replica.state == "ready" for replica in compiled.replicas) == 2)
         yield compiled
+
+
+def test_a_remote_tensor_is_refused_with_what_to_give(ours: Served) -> None:
+    # One with memory behind it takes a GPU to make; what it is, is refused before that is looked at.
+    remote = ov.RemoteTensor.__new__(ov.RemoteTensor)
+
+    with pytest.raises(DataError, match=r"lives in the memory of one device.*give an openvino\.Tensor"):
+        ours.request("perceptron").set_input_tensor(remote)
 
 
 def test_messages_name_the_port_and_what_it_expects(ours: Served) -> None:
@@ -163,8 +170,7 @@ def test_a_request_is_pinned_to_a_replica_or_device(slow: ovray.CompiledModel) -
 def test_device_priorities_change_while_the_model_serves(local_ray: None) -> None:
     model = Served.MAKERS["perceptron"]()
     with ovray.compile_model(model, "SIM?ms=1,CPU*1", share_cores=True) as compiled:
-        while sum(replica.state == "ready" for replica in compiled.replicas) < 2:
-            threading.Event().wait(0.05)
+        until(lambda: sum(replica.state == "ready" for replica in compiled.replicas) == 2)
         simulated, real = (f"{replica.host}/{replica.device}" for replica in compiled.replicas)
         assert compiled.get_property("MULTI_DEVICE_PRIORITIES") == f"{simulated},{real}"
 
@@ -200,11 +206,7 @@ def test_a_functions_that_waits_for_a_future_of_its_own_holds_up_nobody(slow: ov
     future.add_done_callback(lambda _: shapes.append(slow.submit(ROW).result(WAIT_S)["logits"].shape))
     future.result(WAIT_S)
     slow(ROW)
-    for _ in range(int(WAIT_S / 0.05)):
-        if shapes:
-            break
-        threading.Event().wait(0.05)
-
+    until(lambda: shapes)
     assert shapes == [(1, 3)]
 
 
