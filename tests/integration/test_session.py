@@ -1,65 +1,25 @@
 """Connecting to clusters that run on their own, as `ray start` leaves them, with tokens and without."""
 
-import os
-import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import ray
 
 from ovray.driver.session import Origin, ray_session
 from ovray.errors import ReplicaError
+from tests.integration.a_head import RAY, a_head, environment_without_ray
 
 OVRAY = [sys.executable, "-m", "ovray.cli.main"]
-RAY = str(Path(sys.executable).with_name("ray"))
-
-
-def a_free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def environment_of(home: Path) -> dict[str, str]:
     """Return an environment whose user keeps their Ray token below ``home``."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return {**inherited, "HOME": str(home)}
-
-
-@contextmanager
-def a_head(environment: Mapping[str, str]) -> Iterator[str]:
-    """Runs a head node as `ray start` does; yields its address."""
-    port = a_free_port()
-    # A temp dir of its own: the note of the last `ray start` in /tmp/ray is other people's.
-    temp_dir = Path("/tmp", f"ovray-head-{port}")
-    options = [f"--port={port}", "--num-cpus=2", f"--temp-dir={temp_dir}", "--include-dashboard=false"]
-    head = subprocess.Popen(
-        [RAY, "start", "--head", "--block", "--disable-usage-stats", *options],
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        family = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
-        for process in family:
-            with suppress(psutil.NoSuchProcess):  # the first of them ends the others
-                process.terminate()
-        _, left = psutil.wait_procs(family, timeout=30)
-        for process in left:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        shutil.rmtree(temp_dir, ignore_errors=True)
+    return {**environment_without_ray(), "HOME": str(home)}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +33,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def head(home: Path) -> Iterator[str]:
     """Runs a head node that asks for that token."""
-    with a_head({**environment_of(home), "RAY_AUTH_MODE": "token"}) as address:
+    with a_head({**environment_of(home), "RAY_AUTH_MODE": "token"}, num_cpus=2) as address:
         yield address
 
 
