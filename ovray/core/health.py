@@ -98,6 +98,11 @@ class Health:
         if planned_s is None or silent_s < planned_s:
             self._looks.set(replica.id, silent_s)
 
+    def is_watched(self, replica: Replica, now_s: float) -> bool:
+        """Say whether a replica that is given work now is looked at as soon as it may be taken for silent."""
+        planned_s = self._looks.key_of(replica.id)
+        return planned_s is not None and planned_s <= now_s + self._patience_min_s
+
     def wake(self) -> tuple[list[Command], list[Replica]]:
         """Act on what is due; return the commands and the replicas found silent."""
         commands: list[Command] = []

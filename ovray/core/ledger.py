@@ -69,6 +69,8 @@ class Replica:
     unbooked_busy_s: float = 0.0
     #: Up to when ``busy_s`` is counted.
     counted_to_s: float = 0.0
+    #: ``rows_per_s`` as queues were last told of it.
+    told_rows_per_s: float | None = None
 
     @property
     def is_eligible(self) -> bool:
@@ -213,6 +215,21 @@ class Ledger:
         replica.free_at_s = max(replica.free_at_s, now_s) + (0.0 if rate is None else rows / rate)
         self.touched[replica] = None
         return dispatch
+
+    @property
+    def next_dispatch(self) -> DispatchId:
+        """What the next dispatch will be called."""
+        return DispatchId(self._next_dispatch)
+
+    def book_lone(self, replica: Replica, rows: int, sent_s: float) -> None:
+        """Note a request that an idle replica was sent and has done, as ``book`` and ``book_completion`` would."""
+        self._next_dispatch += 1
+        busy_s = (self.now_s - sent_s) / replica.nireq
+        replica.busy_s += busy_s
+        replica.counted_to_s = replica.heard_s = self.now_s
+        replica.rate.observe(rows, replica.unbooked_busy_s + busy_s)
+        replica.unbooked_busy_s = 0.0
+        replica.rows_done += rows
 
     def find(self, replica_id: ReplicaId, dispatch_id: DispatchId) -> Dispatch | None:
         """Return an outstanding dispatch, or ``None`` for one that is over or was never that replica's."""

@@ -5,8 +5,10 @@ A policy is told of every replica that may get work (``open``: and has room; ``c
 May not enter: queues, windows, retries.  Who asks: lanes.py.  How to add one: README.md.
 """
 
+from bisect import insort
 from collections import deque
 from enum import Enum
+from operator import neg
 from typing import ClassVar, Protocol
 
 from ovray.core.heap import LazyHeap
@@ -219,7 +221,11 @@ class FastestCompletion:
         self._strangers.discard(candidate.id)
         speed = self._class_of.pop(candidate.id, None)
         if speed is not None:
-            self._total_rate -= self._classes[speed].remove(candidate)
+            speed_class = self._classes[speed]
+            self._total_rate -= speed_class.remove(candidate)
+            if speed_class.is_empty:  # rates drift through many classes, and each would be looked at at every pick
+                del self._classes[speed]
+                self._fastest_first.remove(speed)
             if not self._class_of:
                 self._total_rate = 0.0
 
@@ -264,7 +270,7 @@ class FastestCompletion:
             self.remove(candidate)
         if speed not in self._classes:
             self._classes[speed] = SpeedClass()
-            self._fastest_first = sorted(self._classes, reverse=True)
+            insort(self._fastest_first, speed, key=neg)
         self._class_of[candidate.id] = speed
         return self._classes[speed]
 

@@ -121,6 +121,23 @@ class Requests:
         self._enqueue(work)
         return [AcceptRequest(request=asked.request)]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether every request has ended."""
+        return not self._live
+
+    def pick_for_lone(self, rows: int, now_s: float) -> Replica | None:
+        """Pick a replica for a request beside which there is none, and which any replica may have."""
+        queue = self._queues.get(None)
+        return None if queue is None else queue.lane.pick(rows, rows, now_s)
+
+    def adopt(self, asked: RequestSubmitted, replica: Replica) -> None:
+        """Take in a request that was sent to a replica as soon as it was submitted."""
+        work = RequestWork(asked=asked, sequence=self._next_sequence)
+        self._next_sequence += 1
+        self._live[asked.request] = work
+        self._ledger.book(replica, work)
+
     def cancel(self, request: RequestId) -> list[Command]:
         work = self._live.get(request)
         if work is None:
@@ -266,6 +283,7 @@ class Requests:
         """Tell every queue that concerns a replica how it stands after a change."""
         if not self._queues:
             return
+        replica.told_rows_per_s = replica.rows_per_s
         standing = self._standing(replica)
         queues = self._queues
         for pin in (None,) if len(queues) == 1 and None in queues else (None, replica.device, replica.id):

@@ -36,6 +36,7 @@ from ovray.core.ledger import Ledger, Replica, ReplicaState
 from ovray.core.policies import POLICIES, SchedulePolicy
 from ovray.core.requests import Requests
 from ovray.core.settings import SchedulerSettings
+from ovray.core.short_way import ShortWay
 from ovray.core.snapshot import Snapshot, take_snapshot
 from ovray.core.work import RequestWork
 from ovray.errors import InvariantError
@@ -66,6 +67,7 @@ class Scheduler:
         self._health = Health(self._ledger, settings, chance or random.Random(0))
         self._requests = Requests(self._ledger, new_policy, settings)
         self._jobs = Jobs(self._ledger, new_policy, settings)
+        self._short_way = ShortWay(self._ledger, self._requests, self._health)
         #: The ``WakeAt`` that the driver was last given and that has not come; ``inf`` where there is none.
         self._wake_at_s = math.inf
         #: When somebody wants to act next, as it was after the last event; may be too early, never too late.
@@ -112,9 +114,18 @@ class Scheduler:
             InvariantError: as for ``handle``.
         """
         ledger = self._ledger
-        before_s = ledger.now_s
-        now_s = ledger.now_s = max(before_s, now_s)
+        now_s = max(ledger.now_s, now_s)
+        is_alone = len(happened) == 1 and now_s < self._next_alarm_s and not ledger.touched
+        if is_alone and (on_short_way := self._short_way.take(happened[0], now_s)) is not None:
+            if ledger.touched:
+                self._settle(on_short_way)
+            self._journal.append((now_s, tuple(happened), tuple(on_short_way)))
+            return on_short_way
+        self._short_way.book()
         commands: list[Command] = []
+        if ledger.touched:
+            self._tell_of_changes(commands)
+        before_s, ledger.now_s = ledger.now_s, now_s
         for event in happened:
             handler = self._handlers.get(type(event))
             try:
@@ -133,6 +144,7 @@ class Scheduler:
 
     def snapshot(self) -> Snapshot:
         """Return a frozen picture of replicas, jobs, queue and counters: O(replicas), for progress displays."""
+        self._short_way.book()
         return take_snapshot(self._ledger, self._jobs.running.values(), self._requests)
 
     # --- replicas -------------------------------------------------------------------------------------------
@@ -294,6 +306,7 @@ class Scheduler:
     def check_invariants(self) -> None:
         """Raise ``InvariantError``, with the last events, where something that ovray promises does not hold."""
         try:
+            self._short_way.book()
             self._ledger.check_invariants()
             holding = [replica.id for replica in self._ledger.replicas.values() if replica.outstanding]
             self._jobs.check_invariants(holding)

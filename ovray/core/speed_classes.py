@@ -50,6 +50,10 @@ class SpeedClass(Generic[C]):
         #: Keeps the sum above small, so that no digits are lost.
         self._epoch_s = 0.0
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._booked
+
     def open(self, member: C, rate: float) -> float:
         """Take note of a member with room, or of what became of it; return the rate it was booked with before."""
         before = self._unbook(member) if member in self._booked else 0.0
