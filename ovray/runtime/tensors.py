@@ -65,6 +65,8 @@ class InputTensors:
         self._storage = storage
         #: Inputs that were copied to where the pool keeps them, and of which nobody has seen a tensor.
         self._placed: dict[int, _Placed] = {}
+        #: What they were copied from, if that is to become the tensors as soon as somebody asks for one.
+        self._placed_from: Any = None
         self._tensors: dict[int, ov.Tensor] = {}
         #: Tensors whose memory came with the inputs of a call.
         self._borrowed: set[int] = set()
@@ -98,8 +100,7 @@ class InputTensors:
 
     def get(self, index: int) -> ov.Tensor:
         """Gives a tensor; what is written into it is inferred."""
-        if self._packed is not None:
-            self._unpack()
+        self._unpack()
         placed = self._placed.pop(index, None)
         if placed is not None:
             # The place is taken back with the request; the tensor may be kept by whoever asked.
@@ -165,8 +166,14 @@ class InputTensors:
             DataError: no such port, or a Tensor of another type or shape.
             TypeError, ValueError, RuntimeError: a value that cannot be made a tensor of the port's type.
         """
-        if inputs is None or (sharing is Sharing.COPY and self._place(inputs)):
-            return
+        if inputs is None:
+            self._share_what_was_placed()
+        elif self._place(inputs):
+            self._placed_from = inputs if sharing is Sharing.SHARE else None
+        else:
+            self._dispatch(inputs, sharing)
+
+    def _dispatch(self, inputs: Any, sharing: Sharing) -> None:
         seen_by_dispatcher = _Request(self, self._ports, sharing)
         try:
             given = _data_dispatch(
@@ -263,21 +270,28 @@ class InputTensors:
             check(tensor, port, f"input {describe(port, index)}")
 
     def _unpack(self) -> None:
-        """Makes tensors of what was given as bytes."""
+        """Makes tensors of what was given as bytes, or is to be shared."""
+        self._share_what_was_placed()
         if self._packed is None:
             return
         (kind, packed, shared), self._packed = self._packed, None
         if shared is not None:
-            self.take(shared, Sharing.SHARE)
+            self._dispatch(shared, Sharing.SHARE)
             return
         for index, (port, shape) in enumerate(zip(self._ports.inputs, kind.shapes, strict=True)):
             tensor = ov.Tensor(port.get_element_type(), ov.Shape(shape))
             tensor.data[...] = np.frombuffer(packed[index], kind.dtypes[index]).reshape(shape)
             self._tensors[index] = tensor
 
+    def _share_what_was_placed(self) -> None:
+        if self._placed_from is not None:
+            shared, self._placed_from = self._placed_from, None
+            self._placed.clear()
+            self._dispatch(shared, Sharing.SHARE)
+
     def _drop_all(self) -> None:
         """Forgets what nobody else knows of, for inputs that are all given anew."""
-        self._packed = None
+        self._packed = self._placed_from = None
         self._placed.clear()
         if self._tensors:
             self._tensors.clear()

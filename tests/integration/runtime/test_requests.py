@@ -60,6 +60,25 @@ def test_a_copied_input_never_lands_in_an_array_that_was_shared_before(ours: Ser
     assert shared.tolist() == as_tensor.tolist() == [1] * 6
 
 
+@pytest.mark.parametrize("rows", [1, 512])  # kept as bytes; placed where the pool keeps what is large
+def test_an_array_that_is_shared_is_the_input_tensor_from_then_on(
+    original: Served, ours: Served, rows: int
+) -> None:
+    for served in (original, ours):
+        request, shared = served.request("perceptron"), np.ones((rows, 32), np.float32)
+
+        first = request.infer(shared, share_inputs=True)["total"].copy()
+        shared += 1.0
+        second = request.infer()["total"].copy()
+        shared += 1.0
+
+        expected = [original.perceptron(np.full((rows, 32), value, np.float32))["total"] for value in (1.0, 2.0)]
+        np.testing.assert_allclose([first, second], expected, rtol=1e-5)
+        assert request.get_input_tensor().data[0, 0] == 3.0
+        request.get_input_tensor().data[...] = 7.0
+        assert shared[-1, -1] == 7.0
+
+
 def test_results_stay_as_they_are_when_others_are_written_into(ours: Served) -> None:
     request = ours.request("bare")
 
