@@ -6,7 +6,7 @@ May not enter: scheduling, threads.
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -26,8 +26,7 @@ class Caller(Enum):
     WAITS = "waits"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Ended(NamedTuple):
     """Says how one request ended: with outputs, or with one error."""
 
     #: In the order of the model's ports, memory of their own; ``None`` where there is an error.

@@ -7,18 +7,23 @@ import contextlib
 import os
 import queue
 import select
-import selectors
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
-#: Files that have something to say, as the selector found them.
-Ready = list[tuple[selectors.SelectorKey, int]]
+
+class _Watch(NamedTuple):
+    on_readable: Callable[[], None]
+    on_writable: Callable[[], None] | None
+
+
+#: Files that have something to say, what it is (of epoll's words), and who watched them then.
+Ready = list[tuple[int, int, _Watch | None]]
 
 
 class Mailbox:
@@ -34,10 +39,10 @@ class Mailbox:
         # Not before nobody can put anything in any more: the number may be another file's by then.
         # And not when the interpreter ends, either: pools are closed after that, and use it.
         weakref.finalize(self, os.close, self._wake).atexit = False
-        self._selector = selectors.DefaultSelector()
-        # It refers to itself, so that its file would stay open until Python looks for such circles.
-        weakref.finalize(self, self._selector.close).atexit = False
-        self._selector.register(self._wake, selectors.EVENT_READ, None)
+        # Not by ``selectors``, which takes some thirty calls of Python for each message that comes.
+        self._epoll = select.epoll()
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._watches: dict[int, _Watch] = {}
         self._poll_notes = select.poll()
         self._poll_notes.register(self._wake, select.POLLIN)
         #: Threads that sleep, or are about to: who puts something in must wake them.
@@ -107,7 +112,8 @@ class Mailbox:
         self._sleeping.add(thread)
         # Who put a note in just before saw nobody waiting, so it has to be seen here.
         try:
-            return self._selector.select(0.0 if self._notes or is_wanted() else timeout_s)
+            ready = self._epoll.poll(0.0 if self._notes or is_wanted() else timeout_s)
+            return [(file, events, self._watches.get(file)) for file, events in ready]
         finally:
             self._sleeping.discard(thread)
 
@@ -127,15 +133,17 @@ class Mailbox:
 
         To be called by one thread at a time, and not while another collects.
         """
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if on_writable else 0)
-        if file in self._selector.get_map():
-            self._selector.modify(file, events, (on_readable, on_writable))
+        events = select.EPOLLIN | (select.EPOLLOUT if on_writable else 0)
+        if file in self._watches:
+            self._epoll.modify(file, events)
         else:
-            self._selector.register(file, events, (on_readable, on_writable))
+            self._epoll.register(file, events)
+        self._watches[file] = _Watch(on_readable, on_writable)
 
     def unwatch(self, file: int) -> None:
         """Undoes ``watch``."""
-        self._selector.unregister(file)
+        del self._watches[file]
+        self._epoll.unregister(file)
 
     def call_back(self, found: Ready) -> None:
         """Calls back for the sockets that were found; by one thread at a time."""
@@ -150,14 +158,14 @@ class Mailbox:
             os.eventfd_read(self._wake)
 
     def _call_each(self, found: Ready) -> None:
-        for key, events in found:
-            if key.data is None:
+        for file, events, watch in found:
+            if file == self._wake:
                 self._forget_wake()
                 continue
-            if self._selector.get_map().get(key.fd) is not key:
+            if watch is None or self._watches.get(file) is not watch:
                 continue  # is watched no more, or for something else, since it was found
-            on_readable, on_writable = key.data
-            if events & selectors.EVENT_WRITE:
-                on_writable()
-            if events & selectors.EVENT_READ and key.fd in self._selector.get_map():
-                on_readable()
+            # Of one that has hung up, whoever writes or reads hears what happened.
+            if watch.on_writable is not None and events & ~select.EPOLLIN:
+                watch.on_writable()
+            if events & ~select.EPOLLOUT and file in self._watches:
+                watch.on_readable()

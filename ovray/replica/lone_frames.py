@@ -63,7 +63,8 @@ def write_lone_request(client: str, request: Request, shared: SharedMemory) -> l
     buffers: list[Buffer] = []
     offsets: list[int] = []
     for array in request.tensors:
-        offset = shared.offset_of(array) if array.nbytes else None
+        # Smaller ones are never placed there; and to ask an array for its address takes longer than to copy it.
+        offset = shared.offset_of(array) if array.nbytes >= GATHERED_BELOW_BYTES else None
         if offset is None:
             offset = _IN_FRAME
             buffers.append(_bytes_of(array))
@@ -143,5 +144,4 @@ def _bytes_of(array: NDArray[Any]) -> Buffer:
 
 
 def _array(buffer: memoryview, dtype: np.dtype[Any], shape: TensorShape) -> NDArray[Any]:
-    whole: NDArray[Any] = np.frombuffer(buffer, dtype)
-    return whole.reshape(shape)
+    return np.ndarray(shape, dtype, buffer)

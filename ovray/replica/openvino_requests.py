@@ -123,7 +123,7 @@ class OpenVINORequests:
         if self._sample_was_answered or sum(array.nbytes for array in request.tensors) > _SAMPLE_BYTES:
             return
         self._sample_was_answered = True
-        self._sample = replace(request, tensors=tuple(array.copy() for array in request.tensors))
+        self._sample = request._replace(tensors=tuple(array.copy() for array in request.tensors))
 
     def refusal(self, request: Request) -> str | None:
         """Says why the graph cannot take a request's shapes on any device; ``None`` if it can."""

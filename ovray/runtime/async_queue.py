@@ -186,7 +186,7 @@ class AsyncInferQueue:
         slot = self._take_slot()
         if slot is not None and small is not None and self._start_small(slot, *small, userdata):
             return
-        terms = Terms(priority=priority, deadline_s=deadline_s, device=device)
+        terms = Terms.of(priority, deadline_s, device)
         sharing = Sharing.of(share_inputs)
         if slot is None:
             self._leave_to_own_slot(inputs, sharing, terms, userdata)

@@ -123,7 +123,7 @@ class CompiledModel:
             >>> [future.result()["total"].shape for future in futures]
             [(1, 1), (1, 1), (1, 1)]
         """
-        terms = Terms(priority=priority, deadline_s=deadline_s, device=device)
+        terms = Terms.of(priority, deadline_s, device)
         return futures.submit(self.serving, inputs, terms)
 
     async def infer_async(
@@ -140,7 +140,7 @@ class CompiledModel:
             >>> [results[0].shape for results in asyncio.run(both())]
             [(1, 3), (2, 3)]
         """
-        terms = Terms(priority=priority, deadline_s=deadline_s, device=device)
+        terms = Terms.of(priority, deadline_s, device)
         future = await asyncio.to_thread(futures.submit, self.serving, inputs, terms)
         return await asyncio.wrap_future(future)
 
@@ -176,7 +176,7 @@ class CompiledModel:
         """
         if look_ahead is not None and look_ahead < 1:
             raise ConfigError(f"look_ahead is {look_ahead}; give 1 or more, or None")
-        terms = Terms(priority=priority, deadline_s=deadline_s, device=device)
+        terms = Terms.of(priority, deadline_s, device)
         order = Order.AS_GIVEN if ordered else Order.AS_DONE
         return futures.mapped(self.serving, inputs, terms, order, look_ahead)
 

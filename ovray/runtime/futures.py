@@ -42,7 +42,7 @@ class RequestFuture(Future[OVDict]):
 
     def start(self, inputs: Any, terms: Terms) -> None:
         """Sends the request on its way."""
-        packed = self._serving.plain_inputs.take(inputs) if terms == ANY_TERMS else None
+        packed = self._serving.plain_inputs.take(inputs) if terms is ANY_TERMS else None
         if packed is not None:
             run = Run(request=self)
             run.kind, run.packed = packed

@@ -85,7 +85,7 @@ class InferRequest(TensorAccess):
             >>> compiled.create_infer_request().infer([np.ones((1, 32))])["logits"].dtype
             dtype('float32')
         """
-        terms = Terms(priority=priority, deadline_s=deadline_s, device=device)
+        terms = Terms.of(priority, deadline_s, device)
         run = self.start(inputs, Sharing.of(share_inputs), terms, caller=Caller.WAITS)
         if not run.is_small:
             self._serving.pool.wait_for(lambda: run.has_ended)
@@ -138,7 +138,7 @@ class InferRequest(TensorAccess):
         """
         if userdata is not None and self._callback is None:
             warnings.warn("There is no callback function!", RuntimeWarning, stacklevel=2)
-        terms = Terms(priority=priority, deadline_s=deadline_s, device=device)
+        terms = Terms.of(priority, deadline_s, device)
         callback = None if self._callback is None else partial(self._call, self._callback)
         if userdata is not None:
             self._check_idle()
@@ -311,7 +311,7 @@ class InferRequest(TensorAccess):
             caller: where it waits, a small request may have ended when this returns; for any other it has to call
                 the pool's ``wait_for`` next.
         """
-        if terms is ANY_TERMS or terms == ANY_TERMS:
+        if terms is ANY_TERMS:
             packed = self._serving.plain_inputs.take(inputs)
             if packed is not None:
                 run = Run(callback, then, request=self)

@@ -56,6 +56,13 @@ class Terms:
     #: A replica's id or ``host/device``; ``None`` is any.
     device: str | None = None
 
+    @staticmethod
+    def of(priority: int, deadline_s: float | None, device: str | None) -> "Terms":
+        """Says how to serve what a caller asked for; most ask for nothing, and get ``ANY_TERMS`` itself."""
+        if priority == 0 and deadline_s is None and device is None:
+            return ANY_TERMS
+        return Terms(priority=priority, deadline_s=deadline_s, device=device)
+
     def __post_init__(self) -> None:
         if self.deadline_s is not None and not self.deadline_s > 0:
             raise ConfigError(
