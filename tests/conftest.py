@@ -4,10 +4,15 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.signal_stack import use_the_plain_stack
 
 pytest_plugins = ["tests.multihost.table"]
+
+# No test fails because the machine was slow.
+settings.register_profile("on any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("on any machine")
 
 # Whatever starts the tests in the background has them ignore Ctrl-C, which their children would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

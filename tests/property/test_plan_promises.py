@@ -100,7 +100,7 @@ def check_promises(plan: Plan, found: list[Host]) -> None:
     assert len({spec.id for spec in plan.replicas}) == len(plan.replicas)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(found=hosts(), hint=hints, count=st.integers(1, 4))
 def test_plain_cpu_entries_keep_every_promise(found: list[Host], hint: Hint, count: int) -> None:
     plan = plan_or_refusal(f"CPU*{count}", found, PlanOptions(hint=hint))
@@ -113,7 +113,7 @@ def test_plain_cpu_entries_keep_every_promise(found: list[Host], hint: Hint, cou
     assert all(len(found) == 1 for found in sizes.values())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(found=hosts(), hint=hints, devices=device_strings)
 def test_any_device_string_keeps_every_promise(found: list[Host], hint: Hint, devices: str) -> None:
     plan = plan_or_refusal(devices, found, PlanOptions(hint=hint))
@@ -121,7 +121,7 @@ def test_any_device_string_keeps_every_promise(found: list[Host], hint: Hint, de
     check_promises(plan, found)
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=75)
 @given(topology=topologies(), hint=hints)
 def test_without_a_quota_every_core_that_the_hint_uses_has_a_replica(topology: HostTopology, hint: Hint) -> None:
     assume(topology.cores)
@@ -136,7 +136,7 @@ def test_without_a_quota_every_core_that_the_hint_uses_has_a_replica(topology: H
         assert planned & every == (big if hint is Hint.LATENCY and big else every)
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=75)
 @given(topology=topologies(), hint=hints)
 def test_a_quota_is_used_up_as_far_as_there_are_cores(topology: HostTopology, hint: Hint) -> None:
     assume(topology.cores)
@@ -152,7 +152,7 @@ def test_a_quota_is_used_up_as_far_as_there_are_cores(topology: HostTopology, hi
     assert len(cores) == (most if budget is None else min(budget, most))
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=75)
 @given(found=hosts(), devices=device_strings)
 def test_shared_cores_never_ask_for_more_threads_than_their_mask(found: list[Host], devices: str) -> None:
     plan = plan_or_refusal(devices, found, PlanOptions(sharing=CoreSharing.SHARED))

@@ -52,7 +52,7 @@ def block_size_is_restored() -> Iterator[None]:
     text_blocks.BLOCK_BYTES = before
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(shape=SHAPES, texts=st.lists(TEXTS, min_size=48, max_size=48), ending=st.sampled_from(ENDINGS))
 def test_any_ranges_of_any_files_are_the_rows_of_the_files_joined(
     shape: tuple[list[int], int, int | None, list[tuple[float, float]], int], texts: list[str], ending: str
@@ -85,7 +85,7 @@ def test_any_ranges_of_any_files_are_the_rows_of_the_files_joined(
         assert all(rows.batch.num_rows <= rows_per_batch for rows in found)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     shape=st.lists(st.integers(1, 5), min_size=1, max_size=3),
     dtype=st.sampled_from(["u1", "<f4", ">i8", "?", "U2", "f2"]),
@@ -111,7 +111,7 @@ def test_any_range_of_an_array_is_that_of_numpy(
     assert values == array[low:high].tolist()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     lines=st.lists(st.text(st.sampled_from("a1é;\r\t "), max_size=6), min_size=1, max_size=20),
     line_end=st.sampled_from(["\n", "\r\n"]),
@@ -131,7 +131,7 @@ def test_lines_of_text_are_rows(lines: list[str], line_end: str, is_last_line_en
         assert read_all(a_data_set(path)).column("text").to_pylist() == lines
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     numbers=st.lists(st.none() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False), min_size=1),
     nested=st.lists(st.lists(st.lists(st.integers(-9, 9), max_size=3), max_size=3), min_size=1, max_size=9),
@@ -184,7 +184,6 @@ def texts_of(table: pa.Table) -> list[str]:
     return [str(text) for text in table.column("text").to_pylist()]
 
 
-@settings(deadline=None)
 @given(
     records=st.lists(st.lists(TEXTS, min_size=2, max_size=2), min_size=1, max_size=8),
     line_end=st.sampled_from(["\n", "\r\n"]),
