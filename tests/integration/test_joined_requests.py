@@ -176,7 +176,7 @@ def test_a_client_that_waits_for_each_answer_does_not_wait_for_the_timeout() -> 
             outputs_of(server.ask(an_envelope([[x]], first=number))[0])
         took_s = time.monotonic() - began_s
 
-    assert took_s < 10, "fifty timeouts would be a hundred seconds"
+    assert took_s < 50, "fifty timeouts would be a hundred seconds"
 
 
 def test_many_threads_get_their_own_rows_of_joined_inferences() -> None:

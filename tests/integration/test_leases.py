@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,14 +94,13 @@ def test_who_waits_gets_the_cores_when_they_are_given_back(tmp_path: Path) -> No
             assert second.read_line() == "leased 1 2"
 
 
-def test_cores_of_a_killed_process_can_be_leased_within_a_second(tmp_path: Path) -> None:
+def test_cores_of_a_killed_process_can_be_leased(tmp_path: Path) -> None:
     with running(HOLDER, str(tmp_path), "0,1", "1") as holder:
         assert holder.read_line() == "leased 0 1"
         holder.kill()
 
-        start_s = time.monotonic()
-        with _leases(tmp_path).acquire([0, 1], "heir", 5.0):
-            assert time.monotonic() - start_s < 1.0
+        with _leases(tmp_path).acquire([0, 1], "heir", DEADLINE_S) as lease:
+            assert {0, 1} <= set(lease.cpus)
 
 
 def test_children_of_a_killed_holder_do_not_keep_its_cores(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,12 +101,10 @@ def test_memory_comes_from_where_the_plan_says(replicas: Running) -> None:
 
 
 # Last, because it ends one of the replicas.
-def test_the_core_of_a_killed_replica_can_be_leased_within_a_second(replicas: Running) -> None:
+def test_the_core_of_a_killed_replica_can_be_leased(replicas: Running) -> None:
     os.kill(replicas.reports[0].pid, signal.SIGKILL)
 
-    start_s = time.monotonic()
-    with replicas.leases.acquire([MY_CPUS[0]], "the heir", 10.0):
-        assert time.monotonic() - start_s < 1.0
+    with replicas.leases.acquire([MY_CPUS[0]], "the heir", DEADLINE_S):
         assert replicas.leases.held()[MY_CPUS[1]].pid == replicas.reports[1].pid
 
 
@@ -132,7 +129,7 @@ with ray_session("local"):
 """
 
 
-def test_the_cores_of_a_killed_driver_can_be_leased_within_a_second(tmp_path: Path) -> None:
+def test_the_cores_of_a_killed_driver_can_be_leased(tmp_path: Path) -> None:
     leases = CoreLeases(tmp_path)
     with running(POOL, f"CPU@{MY_CPUS[0]}", OVRAY_LEASE_DIR=str(tmp_path)) as pool:
         replica_pid = int(pool.read_line())
@@ -140,6 +137,5 @@ def test_the_cores_of_a_killed_driver_can_be_leased_within_a_second(tmp_path: Pa
 
         pool.process.kill()
 
-        start_s = time.monotonic()
-        with leases.acquire([MY_CPUS[0]], "the heir", 10.0):
-            assert time.monotonic() - start_s < 1.0
+        with leases.acquire([MY_CPUS[0]], "the heir", DEADLINE_S) as lease:
+            assert MY_CPUS[0] in lease.cpus
