@@ -103,17 +103,10 @@ class Cluster:
         host.close()
 
     def set_up(self, names: Sequence[str]) -> None:
-        """Have these hosts and no others, each in good health; returns when all are in Ray's books.
-
-        Where one was cut off, all are replaced: the raylets of the others (Ray 2.60) do not send a task to its
-        successor, which has its address, for as long as a test takes.
-        """
+        """Have these hosts and no others, each in good health; returns when all are in Ray's books."""
         alive = self.nodes() if len(self.hosts) > 1 else {}
-        others = [host for host in self.hosts.values() if host is not self.head]
-        some_was_cut_off = any(host.was_cut_off for host in others)
-        for host in others:
-            is_good = host.name in names and host.name in alive and host.is_whole
-            if some_was_cut_off or not is_good:
+        for host in [host for host in self.hosts.values() if host is not self.head]:
+            if host.name not in names or host.name not in alive or not host.is_whole:
                 self.remove(host)
         for name in names:
             if name not in self.hosts:

@@ -104,8 +104,6 @@ class Host:
         self._port, self.address = switch.plug_in(self.pid)
         #: Nothing has been done to it that it would not get over by itself.
         self.is_whole = True
-        #: Its link was down at some time.
-        self.was_cut_off = False
 
     # --- what goes on there ---------------------------------------------------------------------------------
 
@@ -165,7 +163,6 @@ class Host:
     def link_down(self) -> None:
         """Pull the plug: packets of either direction are lost from now on."""
         self.is_whole = False
-        self.was_cut_off = True
         self._switch.run("ip", "link", "set", self._port, "down")
 
     def link_up(self) -> None:
