@@ -17,7 +17,7 @@ import socket
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from ovray.errors import ConfigError
 from ovray.scoring.file_locks import Attempt, Kind, is_still, local_path, try_lock
@@ -66,12 +66,11 @@ def open_folder(
             written or locked.
     """
     folder = prepare_folder(typed, result_format)
-    try:
+    with ExitStack() as undo:
+        undo.callback(folder.remove_if_unused)
         with _held_by_us(folder):
             yield folder
-    except BaseException:
-        folder.remove_if_unused()
-        raise
+        undo.pop_all()
 
 
 @contextmanager

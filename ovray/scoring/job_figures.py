@@ -5,7 +5,7 @@ May not enter: Ray, what is done with figures (the driver's reporter.py).
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from ovray.core import commands, events
@@ -83,17 +83,19 @@ class JobFigures:
         """Has figures told while the block runs, and once more when it ends."""
         if self._reporter is not None:
             self._reporter.start()
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._end_after_an_error)
             yield
-        except BaseException:
-            # What went wrong is said by the error under way, not by one from here.
-            with suppress(OSError):
-                self._end()
-            raise
+            undo.pop_all()
         try:
             self._end()
         except OSError as error:
             raise DataError(f"every row is done, but the trace cannot be written: {error}") from error
+
+    def _end_after_an_error(self) -> None:
+        # What went wrong is said by the error under way, not by one from here.
+        with suppress(OSError):
+            self._end()
 
     def _end(self) -> None:
         if self._reporter is not None:

@@ -9,7 +9,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -250,12 +250,10 @@ class PartWriter:
         if self._file.is_taken():
             return
         errors.file.appear()
-        try:
+        with ExitStack() as undo:
+            undo.callback(_take_back, errors)
             self._file.appear()
-        except BaseException:
-            with suppress(OSError, pa.ArrowException):
-                errors.file.disappear()
-            raise
+            undo.pop_all()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -285,6 +283,12 @@ def _check_contents(name: str, filesystem: pafs.FileSystem, path: str) -> None:
             f"output {name!r} holds something else: {', '.join(others[:_NAMES_SHOWN])}{more};"
             " name a new or empty folder with --output"
         )
+
+
+def _take_back(errors: ErrorFile) -> None:
+    # The error under way says what went wrong, not one from here.
+    with suppress(OSError, pa.ArrowException):
+        errors.file.disappear()
 
 
 def _check_writable(filesystem: pafs.FileSystem, path: str) -> None:

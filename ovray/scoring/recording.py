@@ -8,7 +8,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -109,16 +109,17 @@ def recorded(report: str | os.PathLike[str] | None, output: str | os.PathLike[st
         )
         _write(path, write_page(facts))
 
-    try:
-        yield recording
-    except ConfigError:
-        raise
-    except BaseException as error:
+    def write_after_an_error(_: object, error: BaseException | None, __: object) -> None:
+        if error is None or isinstance(error, ConfigError):
+            return
         # What went wrong is said by the error under way, not by one from here.
         with suppress(OSError):
             interrupted = isinstance(error, KeyboardInterrupt)
             write(Ending.INTERRUPTED if interrupted else Ending.FAILED, "" if interrupted else str(error))
-        raise
+
+    with ExitStack() as stack:
+        stack.push(write_after_an_error)
+        yield recording
     try:
         write(Ending.DONE)
     except OSError as error:

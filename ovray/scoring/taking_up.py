@@ -6,7 +6,7 @@ record of another job than their own.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -80,7 +80,9 @@ def take_up(folder: OutputFolder, job: JobRecord, rows: int, earlier: Earlier) -
         if earlier is Earlier.KEEP:
             _check_same_job(folder, job)
         admission = take_over(folder.name, folder.location)
-    try:
+    with ExitStack() as always, ExitStack() as on_error:
+        always.callback(admission.remove)
+        on_error.callback(_keep_after_an_error, folder)
         with _named_errors(folder):
             parts = _make_ready(folder, job, rows, earlier)
             done = tuple(part.rows for part in parts)
@@ -92,13 +94,13 @@ def take_up(folder: OutputFolder, job: JobRecord, rows: int, earlier: Earlier) -
                 first_error=_first_error(folder, parts),
             )
         yield taken
-    except BaseException:
-        # The folder may be what failed: the error under way says so better than one from here.
-        with suppress(DataError, OSError, pa.ArrowException):
-            _keep_what_is_complete(folder)
-        raise
-    finally:
-        admission.remove()
+        on_error.pop_all()
+
+
+def _keep_after_an_error(folder: OutputFolder) -> None:
+    # The folder may be what failed: the error under way says so better than one from here.
+    with suppress(DataError, OSError, pa.ArrowException):
+        _keep_what_is_complete(folder)
 
 
 def _make_ready(folder: OutputFolder, job: JobRecord, rows: int, earlier: Earlier) -> tuple[WholePart, ...]:

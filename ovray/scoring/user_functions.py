@@ -60,7 +60,7 @@ class UserFunction:
             if not isinstance(made, Mapping):
                 raise TypeError(f"it gave {type(made).__name__}, not a dict of arrays by name")
             arrays = {str(name): np.asarray(values) for name, values in made.items()}
-        except Exception as error:
+        except Exception as error:  # the caller's own code, which may raise anything: those rows are to blame
             raise self.refusal(where, f"failed with {type(error).__name__}: {error}") from error
         for name, array in arrays.items():
             if array.ndim == 0 or len(array) != rows:
