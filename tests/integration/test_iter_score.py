@@ -181,8 +181,7 @@ class TestASlowConsumer:
         with closing(ovray.iter_score(model, source, devices="SIM?ms=0.1", ordered=ordered)) as scored:
             for _ in range(5):
                 taken += len(next(scored))
-                time.sleep(0.3)
-                assert source.rows - taken <= most
+                assert not wait_until(lambda: source.rows - taken > most, 0.3)  # noqa: B023
 
         assert taken
 

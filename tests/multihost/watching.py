@@ -54,13 +54,29 @@ def put_down(fault: str, load: Load, count: Count, goes_on: str, asked: str) -> 
     )
 
 
+def wait_a_while(load: DriverLoad, seconds: float) -> None:
+    """Wait until the load has said something that much later; fails where it ends before."""
+    until_s = time.monotonic() + seconds
+    load.wait_for(lambda standing: standing.at_s > until_s)
+
+
+def is_shared() -> bool:
+    """Say whether others use this machine's cores, too."""
+    return _load() > 1.0
+
+
 def slack() -> float:
     """Return how much longer than asked things may take before a test fails.
 
     Figures stand in the table of what faults cost; a test is to find what goes wrong, and not that others use this
     machine's cores, too.
     """
-    return max(_SLACK_MIN, os.getloadavg()[0] / len(os.sched_getaffinity(0)) / IDLE_LOAD)
+    return max(_SLACK_MIN, _load())
+
+
+def _load() -> float:
+    """Return how many times the processes want a core that these tests want alone."""
+    return os.getloadavg()[0] / len(os.sched_getaffinity(0)) / IDLE_LOAD
 
 
 def in_words(effect: Effect) -> str:
