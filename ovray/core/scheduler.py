@@ -2,7 +2,8 @@
 
 May not enter: ray, openvino, asyncio, threading, time, os, file or network access, global random.
 Time arrives as ``now_s`` beside each event; chance comes from the ``random.Random`` given at construction.
-Vocabulary: events.py, commands.py.  Rooms behind it: requests.py, jobs.py, health.py, short_way.py, all on one ledger.py.
+Vocabulary: events.py, commands.py.
+Rooms behind it: requests.py, jobs.py, health.py, short_way.py, all on one ledger.py.
 Callers: the driver; in rehearsals and tests simulation.py.
 """
 
