@@ -17,16 +17,16 @@ $(STAMP): pyproject.toml
 demo: install
 	$(BIN)/ovray demo
 
-# Where this can be had, as root on Linux, workers share most of the tests, each on a machine of its own.  Tests over
-# several hosts make their own machines and run alone: they measure how soon a fault is noticed.
+# Where this can be had, as root on Linux, workers share most of the tests, each on a machine of its own.  Those that
+# measure how soon a fault is noticed run alone.
 TEST_WORKERS ?= 3
 SHARED := $(shell tests/own_machine.sh --can-be-had 2> /dev/null \
   && echo --dist loadfile --tx '$(TEST_WORKERS)*popen//python=tests/own_machine.sh')
 
 test: install
 	$(BIN)/python -m pytest -m internet
-	$(BIN)/python -m pytest -m 'not internet' --ignore=tests/multihost $(SHARED)
-	$(BIN)/python -m pytest tests/multihost
+	$(BIN)/python -m pytest -m 'not internet and not alone' $(SHARED)
+	$(BIN)/python -m pytest -m alone
 
 # Nothing else should run meanwhile: both sides of a ratio need every core.  Three rounds take a quarter of an hour on
 # two cores, which start some hundred processes meanwhile; ROUNDS=5 half as long again.

@@ -15,7 +15,7 @@ from tests.multihost.conftest import ROWS
 from tests.multihost.loads import JobOnHosts, ScoringLoad
 from tests.multihost.scripts import AskingScript, RunningScript
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(400)]
 
 #: So slow that neither job nor script is done before the link goes.
 DEVICES = "w*/SIM*3?ms=4"

@@ -35,7 +35,7 @@ from tests.multihost.watching import (
 )
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 
 #: One device on each of the three, equally fast: 20,000 requests of 22,000 rows take them some 15 s.
 EQUAL_DEVICES = "w*/SIM*3?ms=2&answer=sum"
