@@ -3,7 +3,7 @@
 May not enter: ray, openvino, asyncio, threading, time, os, file or network access, global random.
 Time arrives as ``now_s`` beside each event; chance comes from the ``random.Random`` given at construction.
 Vocabulary: events.py, commands.py.
-Rooms behind it: requests.py, jobs.py, health.py, short_way.py, all on one ledger.py.
+Rooms behind it: requests.py, jobs.py, health.py, short_way.py, gathering.py, on one ledger.py.
 Callers: the driver; in rehearsals and tests simulation.py.
 """
 
@@ -30,6 +30,7 @@ from ovray.core.events import (
     RequestSubmitted,
     TimerFired,
 )
+from ovray.core.gathering import gathering_s
 from ovray.core.health import Health
 from ovray.core.ids import ReplicaId
 from ovray.core.jobs import Jobs
@@ -88,6 +89,10 @@ class Scheduler:
             TimerFired: self._on_timer_fired,
             PrioritiesChanged: self._on_priorities_changed,
         }
+
+    def gathering_s(self, now_s: float, gathered_s: float) -> float:
+        """Says for how long replies may be left alone from now on; see gathering.py."""
+        return gathering_s(self._ledger.replicas.values(), now_s, gathered_s)
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
         """Take in one fact and return what is to be done about it, in order.

@@ -75,6 +75,8 @@ class Driving:
         self.over: OvrayError | None = None
         self._closing = False
         self._sleeps_until_s = 0.0
+        #: For how long replies are left alone before the next turn, so that several come together.
+        self._gathering_s = 0.0
         #: Is held by one that waits at the sockets in place of the driver thread, which waits for notes then.
         self._guest = threading.Lock()
         #: Whether one was here since the driver thread last looked.
@@ -176,6 +178,7 @@ class Driving:
                     was_idle = self._loop.is_idle
                     self._take(self._inbox.collect(found))
                     self._loop.tick()
+                    self._gathering_s = self._loop.gathering_s(self._gathering_s)
                     is_over = self._loop.is_idle and not was_idle
                 if is_over and self._guest.locked():
                     self._inbox.wake()  # what the guest waits for may have ended by another way than an answer
@@ -196,6 +199,8 @@ class Driving:
     def _wait(self) -> Ready:
         self._sleeps_until_s = self._loop.due_s
         if not self._has_had_guest:
+            if self._gathering_s:
+                self._inbox.wait_aside(self._gathering_s, lambda: self._has_small_to_do)
             return self._inbox.wait(self._loop.due_in_s, lambda: self._has_small_to_do)
         # Also while no guest is there and nothing under way: who infers one by one is likely to come again.
         self._inbox.wait_aside(

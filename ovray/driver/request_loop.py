@@ -34,6 +34,9 @@ TICK_S = 0.25
 #: Requests to be joined that are worth having in flight: twice what four large bundles hold.
 _JOINED_IN_FLIGHT = 512
 
+#: Of more replicas than these the replies come together by themselves, and a look at each would take longer.
+_GATHERED_FROM = 16
+
 
 class RequestLoop:
     """Owns every request that has not ended."""
@@ -75,6 +78,8 @@ class RequestLoop:
         self._few = 0
         #: And with how many nobody has to hurry to send more: the next answer is soon enough.
         self._enough = 0
+        #: Whether replies are left alone so that they come together.
+        self._may_gather = False
         self._calls: dict[RequestId, Call] = {}
         #: Replicas of which it was said that they could not start.
         self._left_out: set[ReplicaId] = set()
@@ -116,6 +121,10 @@ class RequestLoop:
         self._calls.update((call.asked.request, call) for call in formed)
         self._feed_all([call.asked for call in formed])
         return left
+
+    def gathering_s(self, gathered_s: float) -> float:
+        """Says for how long replies may be left alone now, after they were for ``gathered_s`` seconds."""
+        return self._scheduler.gathering_s(self._clock(), gathered_s) if self._may_gather else 0.0
 
     @property
     def is_first_ready(self) -> bool:
@@ -214,6 +223,12 @@ class RequestLoop:
             if standing.state is ReplicaState.READY and standing.id in reports
         ]
         self._few, self._enough = len(ready), 2 * sum(ready)
+        # For the caches of cores that also infer.  Requests that are joined would go in fewer and smaller bundles.
+        self._may_gather = (
+            self._bundles.rule is None
+            and len(ready) <= _GATHERED_FROM
+            and any(spec.openvino_device == "CPU" for spec in self._replicas.specs)
+        )
 
     def order_replicas(self) -> None:
         """Has the scheduler prefer what is to be preferred as replicas stand now."""
