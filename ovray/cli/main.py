@@ -4,6 +4,7 @@ May not enter: what commands do.  Modules that are slow to import are imported i
 """
 
 import os
+import select
 import signal
 import sys
 import traceback
@@ -73,6 +74,11 @@ def main() -> None:
             code = _explain(error)
         except KeyboardInterrupt:
             code = _INTERRUPTED
+        except SystemExit as ended:
+            # typer ends without a word where a pipe broke, which is right for our own output only.
+            if not isinstance(ended.__context__, BrokenPipeError) or _nobody_reads_on():
+                raise
+            code = _explain(ended.__context__)
         # typer, too, turns an interrupt into this code, and says nothing about it.
         if code == _INTERRUPTED:
             messages.say("ovray: interrupted; what was complete is kept, the rest was taken away")
@@ -97,13 +103,21 @@ def _explain(error: Exception) -> int:
         what = getattr(error, "format_message", error.__str__)()
         messages.say(f"ovray: {what} `ovray COMMAND --help` shows what a command takes.")
         return 2
-    if isinstance(error, typer.Abort):
-        return 1
+    if isinstance(error, typer.Abort) and isinstance(error.__cause__, EOFError):
+        error = error.__cause__  # typer takes every one for the end of an input that it asked for; it asks nothing
     messages.say(
         f"ovray: {type(error).__name__}: {' '.join(str(error).split())[:500]}; this should not happen: please"
         " report it; --debug shows where"
     )
     return 1
+
+
+def _nobody_reads_on() -> bool:
+    """Says whether whoever read our output has gone, as ``head`` goes."""
+    outputs = select.poll()
+    for file in (1, 2):
+        outputs.register(file, 0)
+    return any(event & select.POLLERR for _, event in outputs.poll(0))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> Any:

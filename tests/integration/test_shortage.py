@@ -138,7 +138,7 @@ def test_a_job_starts_with_what_there_is_says_so_and_takes_the_rest_later(addres
         give_back()
         until(lambda: "CPU.0#1: ready" in job.stdout or job.process.poll() is not None)
         (tmp_path / "told").touch()
-        assert job.wait(WAIT_S) == 0, job.stderr
+        assert job.wait(WAIT_S) == 0, f"{job.stdout}\n{job.stderr}"
 
     assert job.stdout.count("less is free than was asked for") == 1
     assert job.stderr.count("less is free than was asked for") == 1  # among the warnings at the end
