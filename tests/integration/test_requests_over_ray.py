@@ -5,7 +5,7 @@ import random
 import socket
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,15 +19,13 @@ from ovray.driver.arena import Arena
 from ovray.driver.calls import Ended
 from ovray.driver.local_link import Doorway
 from ovray.driver.mailbox import Mailbox
-from ovray.driver.messages import Replied
 from ovray.driver.opening import Carriers, PoolOptions, open_pool
 from ovray.driver.placement import PlacementOptions
 from ovray.driver.pool import RequestPool
-from ovray.driver.request_loop import RequestLoop
 from ovray.driver.session import held_session
 from ovray.errors import DataError, ReplicaError
 from tests import waiting
-from tests.integration.models import SQUEEZENET, a_perceptron
+from tests.integration.models import a_perceptron
 
 WAIT_S = 120.0
 until = partial(waiting.until, timeout_s=WAIT_S)
@@ -43,14 +41,14 @@ def _ray() -> Iterator[None]:
 
 
 @contextmanager
-def _serving(carriers: Carriers, devices: str, model: ov.Model | None = None) -> Iterator[RequestPool]:
+def _serving(carriers: Carriers, devices: str) -> Iterator[RequestPool]:
     options = PoolOptions(
         placement=PlacementOptions.parse(
             devices=devices, hint="THROUGHPUT", precision="f32", share_cores=True, lease_timeout_s=30.0
         ),
         carriers=carriers,
     )
-    pool = open_pool(model or a_perceptron(), options).pool
+    pool = open_pool(a_perceptron(), options).pool
     try:
         yield pool
     finally:
@@ -145,30 +143,6 @@ def test_an_input_that_the_graph_refuses_harms_nobody(carriers: Carriers) -> Non
 
     assert isinstance(ends[0].error, DataError)
     _check(asked)
-
-
-def test_replies_come_together_while_the_replica_has_more_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    replies_a_turn: list[int] = []
-    take_replies = RequestLoop.take_replies
-
-    def note(loop: RequestLoop, messages: Sequence[Replied]) -> None:
-        replies_a_turn.append(sum(len(message.replies) for message in messages))
-        take_replies(loop, messages)
-
-    def is_together_in_a_round() -> bool:
-        replies_a_turn.clear()
-        ends: list[Ended] = []
-        for _ in range(60):
-            pool.submit([np.zeros((1, 3, 224, 224), np.float32)], ended=ends.append)
-        assert pool.drain(WAIT_S)
-        assert [ended.error for ended in ends] == [None] * 60
-        assert sum(replies_a_turn) == 60
-        # Not always: a machine that is busy with other things may be too slow for a look ahead.
-        return len(replies_a_turn) <= 45
-
-    monkeypatch.setattr(RequestLoop, "take_replies", note)
-    with _serving(Carriers.SOCKET, "CPU", ov.Core().read_model(SQUEEZENET)) as pool:
-        until(is_together_in_a_round)
 
 
 def test_sockets_are_used() -> None:

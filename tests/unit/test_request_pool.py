@@ -2,10 +2,13 @@
 
 import os
 import random
+import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -20,12 +23,13 @@ from ovray.driver.calls import Caller, Ended
 from ovray.driver.carriage import Carriage
 from ovray.driver.messages import ReplicaStart
 from ovray.driver.pool import RequestPool
+from ovray.driver.request_loop import TICK_S
 from ovray.driver.room import Room
 from ovray.driver.transport import Inbox
 from ovray.errors import CompileError, ConfigError, DataError, ReplicaError
 from ovray.replica.envelope import Envelope
 from tests import waiting
-from tests.unit.answering_transport import AnsweringTransport
+from tests.unit.answering_transport import AnsweringTransport, a_report
 
 WAIT_S = 60.0
 until = partial(waiting.until, timeout_s=WAIT_S)
@@ -173,6 +177,69 @@ def test_who_waits_for_the_only_request_hears_of_its_end_whoever_brings_that_abo
 
         assert "cancelled" in str(ends.next().error)
         transport.hold.clear()
+
+
+@pytest.fixture
+def asked_for_patience(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Has schedulers tell their drivers to leave replies alone for half a minute; fills as drivers ask."""
+    asked: list[float] = []
+
+    def be_patient(scheduler: Scheduler, now_s: float, gathered_s: float) -> float:
+        asked.append(now_s)
+        return 30.0
+
+    monkeypatch.setattr(Scheduler, "gathering_s", be_patient)
+    return asked
+
+
+def test_replies_are_left_alone_while_the_scheduler_says_so_and_notes_are_not(
+    asked_for_patience: list[float],
+) -> None:
+    there, here = socket.socketpair()
+    is_read = threading.Event()
+    with there, here, _serving(1) as (_, transport):
+        until(lambda: asked_for_patience)
+        transport.inbox.put(partial(transport.inbox.watch, here.fileno(), is_read.set))
+        there.send(b"a reply")
+        assert not is_read.wait(0.5)
+
+        told_s = time.monotonic()
+        transport.inbox.put(lambda: None)
+
+        assert is_read.wait(WAIT_S)
+        assert time.monotonic() - told_s < 20
+        transport.inbox.put(partial(transport.inbox.unwatch, here.fileno()))
+
+
+def test_replies_are_never_left_alone_where_requests_are_joined(asked_for_patience: list[float]) -> None:
+    pool, transport = _pool()
+    transport.report = a_report(max_joined_rows=8)
+    pool.start(some_starts(1))
+    try:
+        until(lambda: pool.joined_in_flight)
+        ends = _Ends()
+        pool.submit([np.ones(LARGE)], ended=ends)
+        assert ends.next().outputs is not None
+    finally:
+        pool.close()
+
+    assert asked_for_patience == []
+
+
+def test_replies_are_not_left_alone_where_no_core_of_a_driver_infers(asked_for_patience: list[float]) -> None:
+    pool, _ = _pool()
+    pool.start([replace(start, spec=replace(start.spec, openvino_device="GPU")) for start in some_starts(1)])
+    try:
+        until(lambda: pool.snapshot().scheduler.replicas)
+        ends = _Ends()
+        for _ in range(3):  # the driver looks after its replicas meanwhile
+            pool.submit([np.ones(LARGE)], ended=ends)
+            assert ends.next().outputs is not None
+            time.sleep(TICK_S)
+    finally:
+        pool.close()
+
+    assert asked_for_patience == []
 
 
 def test_an_input_that_is_to_blame_gets_its_error_and_the_replica_stays() -> None:
