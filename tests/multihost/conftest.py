@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,13 @@ HOSTS = ("w0", "w1", "w2")
 @pytest.fixture(scope="package")
 def bench() -> Iterator[Cluster]:
     """Is a cluster that may be in any state."""
+    with a_bench() as cluster:
+        yield cluster
+
+
+@contextmanager
+def a_bench() -> Iterator[Cluster]:
+    """Has a cluster, or skips the test where none can be had."""
     reason = hosts.why_not()
     if reason is not None:
         pytest.skip(f"no test over several hosts: {reason}")
@@ -39,6 +47,11 @@ def cluster(bench: Cluster) -> Cluster:
 @pytest.fixture(scope="package")
 def data(bench: Cluster) -> Path:
     """Is a file of ``ROWS`` images, each with a number of its own."""
+    return numbered_images(bench)
+
+
+def numbered_images(bench: Cluster) -> Path:
+    """Writes a file of ``ROWS`` images, each with a number of its own."""
     path = bench.shared / "in.parquet"
     write_numbered_digits(path, rows=ROWS)
     return path

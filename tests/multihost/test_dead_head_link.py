@@ -11,7 +11,7 @@ import pytest
 
 from tests.multihost import table
 from tests.multihost.cluster import Cluster
-from tests.multihost.conftest import ROWS
+from tests.multihost.conftest import ROWS, a_bench, numbered_images
 from tests.multihost.loads import JobOnHosts, ScoringLoad
 from tests.multihost.scripts import AskingScript, RunningScript
 
@@ -25,6 +25,22 @@ TIMEOUT_S = 8.0
 #: Beyond the limit: for the look that finds it, and for the end of what cannot be reached any more.  That takes
 #: some 25 s; where nothing bounded it, Ray took three minutes.
 SLACK_S = 80.0
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Cluster]:
+    """Is a cluster that nobody uses after these tests.
+
+    A raylet whose link was down never sends a task to hosts that joined later, says Ray 2.60: "The node doesn't
+    exist any more or is infeasible".
+    """
+    with a_bench() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def data(bench: Cluster) -> Path:
+    return numbered_images(bench)
 
 
 @pytest.fixture(autouse=True)
