@@ -98,7 +98,7 @@ def _import(option: str, name: str) -> Any:
     try:
         with _importable_from(os.getcwd()):
             module = import_module(module_name)
-    except Exception as error:
+    except Exception as error:  # the caller's own module, which may raise anything when it is imported
         raise ConfigError(
             f"{option} {name}: {module_name} cannot be imported: {type(error).__name__}: {error}"
         ) from error
@@ -128,7 +128,7 @@ def _pickle(option: str, name: str, function: Function) -> bytes:
             return bytes(_cloudpickle.dumps(function))
         finally:
             _cloudpickle.unregister_pickle_by_value(module)
-    except Exception as error:
+    except Exception as error:  # pickling asks the caller's own objects, which may raise anything
         raise ConfigError(
             f"{option} {name} cannot be sent to the replicas ({type(error).__name__}: {error}); make what it needs"
             " inside the function"
