@@ -307,18 +307,23 @@ def replica_process(host: Host) -> int:
 
 
 def longest_silence_s(standings: list[Standing], since_s: float, until_s: float, without: str = "") -> float:
-    """Return the longest time without a row done by any replica but one, within a span of time."""
-    last_s, rows, longest_s = since_s, None, 0.0
+    """Return the longest time without a row done by any replica but one, within a span of time.
+
+    Only while another is trusted with work and rows are to be done; a silence that does not end counts, too.
+    """
+    if standings:
+        until_s = min(until_s, next(each.at_s for each in standings if each.done == standings[-1].done))
+    last_s, rows, are_there, longest_s = since_s, None, True, 0.0
     for standing in standings:
-        now = sum(state["done"] for replica, state in standing.replicas.items() if replica != without)
-        if standing.at_s < since_s:
-            rows = now
-            continue
+        others = [replica for replica in standing.replicas if replica != without]
+        now = sum(standing.replicas[replica]["done"] for replica in others)
         if standing.at_s > until_s:
             break
-        if rows is not None and now > rows:
-            longest_s, last_s = max(longest_s, standing.at_s - last_s), standing.at_s
-        rows = now
+        if standing.at_s > since_s:
+            longest_s = max(longest_s, standing.at_s - last_s if are_there else 0.0)
+            if rows is None or now > rows or not are_there:
+                last_s = standing.at_s
+        rows, are_there = now, any(map(standing.trusts, others))
     return longest_s
 
 

@@ -14,6 +14,7 @@ from tests.multihost.cluster import Cluster
 from tests.multihost.conftest import ROWS, a_bench, numbered_images
 from tests.multihost.loads import JobOnHosts, ScoringLoad
 from tests.multihost.scripts import AskingScript, RunningScript
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(400)]
 
@@ -45,7 +46,7 @@ def data(bench: Cluster) -> Path:
 
 @pytest.fixture(autouse=True)
 def _the_link_comes_back(bench: Cluster) -> Iterator[None]:
-    """Leaves a head that others can use; hosts that it gave up are made anew."""
+    """Leaves a head that the next test here can use; hosts that it gave up are made anew."""
     yield
     bench.head.link_up()
     for host in bench.hosts.values():
@@ -76,7 +77,7 @@ def test_a_heads_link_that_comes_back_in_time_costs_nothing(cluster: Cluster, da
         script.wait_for_answers(20)
 
         cluster.head.link_down()
-        time.sleep(5)
+        assert not wait_until(lambda: load.process is None or load.process.poll() is not None, 5.0)
         cluster.head.link_up()
         up_s = time.monotonic()
 

@@ -97,7 +97,7 @@ def test_replicas_killed_at_random_are_replaced(cluster: Cluster, asked: Request
             killed.append((replica_on(cluster.hosts[name]), at_s))
         hurry(cluster)
         count = load.finish()
-        effects = [effect_on(load, replica, at_s, at_s + 8.0) for replica, at_s in killed]
+        effects = [effect_on(load, replica, at_s, at_s + 4.0) for replica, at_s in killed]
 
     check_all_answered(count)
     others_s = max(effect.others_s for effect in effects)

@@ -67,7 +67,7 @@ def test_replicas_killed_at_random_are_replaced(cluster: Cluster, job: JobOnHost
             assert after.counters["retries"] > before.counters["retries"], "it held nothing"
             killed.append((replica_on(host), at_s))
         count = load.finish()
-        effects = [effect_on(load, replica, at_s, at_s + 8.0) for replica, at_s in killed]
+        effects = [effect_on(load, replica, at_s, at_s + 4.0) for replica, at_s in killed]
 
     assert (count.lost, count.twice) == (0, 0)
     others_s = max(effect.others_s for effect in effects)

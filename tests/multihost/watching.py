@@ -16,7 +16,7 @@ SEED = int(os.environ.get("OVRAY_TEST_SEED", "7"))
 #: Processes that want a core, for each core, while these tests run alone.
 IDLE_LOAD = 2.0
 
-_SLACK_MIN = 5.0
+_SLACK_MIN = 3.0
 
 #: What the replacement of a replica takes beyond its compile time, which is nothing for simulated ones.
 REPLACED_WITHIN_S = 5.0
