@@ -4,7 +4,6 @@ import os
 import random
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import pytest
 
 from ovray.core.ids import ReplicaId
 from ovray.core.scheduler import Scheduler
+from ovray.core.snapshot import Snapshot
 from ovray.devices.records import ReplicaSpec
 from ovray.driver.arena import ProcessStorage
 from ovray.driver.bundles import BUNDLE_BYTES
@@ -23,7 +23,6 @@ from ovray.driver.calls import Caller, Ended
 from ovray.driver.carriage import Carriage
 from ovray.driver.messages import ReplicaStart
 from ovray.driver.pool import RequestPool
-from ovray.driver.request_loop import TICK_S
 from ovray.driver.room import Room
 from ovray.driver.transport import Inbox
 from ovray.errors import CompileError, ConfigError, DataError, ReplicaError
@@ -181,12 +180,12 @@ def test_who_waits_for_the_only_request_hears_of_its_end_whoever_brings_that_abo
 
 @pytest.fixture
 def asked_for_patience(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Has schedulers tell their drivers to leave replies alone for half a minute; fills as drivers ask."""
+    """Has schedulers tell their drivers to leave replies alone for an hour; fills as drivers ask."""
     asked: list[float] = []
 
     def be_patient(scheduler: Scheduler, now_s: float, gathered_s: float) -> float:
         asked.append(now_s)
-        return 30.0
+        return 3600.0
 
     monkeypatch.setattr(Scheduler, "gathering_s", be_patient)
     return asked
@@ -203,11 +202,9 @@ def test_replies_are_left_alone_while_the_scheduler_says_so_and_notes_are_not(
         there.send(b"a reply")
         assert not is_read.wait(0.5)
 
-        told_s = time.monotonic()
         transport.inbox.put(lambda: None)
 
         assert is_read.wait(WAIT_S)
-        assert time.monotonic() - told_s < 20
         transport.inbox.put(partial(transport.inbox.unwatch, here.fileno()))
 
 
@@ -226,16 +223,18 @@ def test_replies_are_never_left_alone_where_requests_are_joined(asked_for_patien
     assert asked_for_patience == []
 
 
-def test_replies_are_not_left_alone_where_no_core_of_a_driver_infers(asked_for_patience: list[float]) -> None:
+def test_replies_are_not_left_alone_where_no_core_of_a_driver_infers(
+    asked_for_patience: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pool, _ = _pool()
+    looks: list[Snapshot] = []
+    monkeypatch.setattr(pool._loop, "on_look", looks.append)
     pool.start([replace(start, spec=replace(start.spec, openvino_device="GPU")) for start in some_starts(1)])
     try:
-        until(lambda: pool.snapshot().scheduler.replicas)
+        until(lambda: looks and looks[-1].replicas)
         ends = _Ends()
-        for _ in range(3):  # the driver looks after its replicas meanwhile
-            pool.submit([np.ones(LARGE)], ended=ends)
-            assert ends.next().outputs is not None
-            time.sleep(TICK_S)
+        pool.submit([np.ones(LARGE)], ended=ends)
+        assert ends.next().outputs is not None
     finally:
         pool.close()
 
