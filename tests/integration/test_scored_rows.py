@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,19 @@ def one_file(path: Path, **columns: Any) -> Path:
     return path
 
 
-#: Of a job to have all its replicas ready in time.
-ATTEMPTS = 10
+def when_all_are_there(count: int, folder: Path) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """A preparation that waits until so many replicas are at it; else one might do all before another starts."""
+    folder.mkdir()
+    driver = os.getpid()
+
+    def prepare(columns: Mapping[str, Any]) -> dict[str, Any]:
+        # The driver tries it on the first rows, before there is a replica.
+        if os.getpid() != driver:
+            (folder / str(os.getpid())).touch()
+            assert wait_until(lambda: len(list(folder.iterdir())) >= count), f"not all of {count} replicas came"
+        return {"features": columns["features"]}
+
+    return prepare
 
 
 class TestRowsEqualThoseOfPlainOpenVINO:
@@ -96,14 +107,10 @@ class TestRowsEqualThoseOfPlainOpenVINO:
     ) -> None:
         expected = plain_openvino(models.a_perceptron(), {"features": features_of(feature_files)})
 
-        # A replica that is ready when the other has done all rows takes no part: then once more.
-        for attempt in range(ATTEMPTS):
-            output = tmp_path / f"scores-{attempt}"
-            report = score(models.a_perceptron(), feature_files, output, devices=devices)
-            if len(report.replicas) == replicas:
-                break
+        options = {} if replicas == 1 else {"preprocess": when_all_are_there(replicas, tmp_path / "there")}
+        report = score(models.a_perceptron(), feature_files, tmp_path / "scores", devices=devices, **options)
 
-        scores = scores_in(output)
+        scores = scores_in(tmp_path / "scores")
         assert scores["id"].to_pylist() == list(range(5_137))
         assert np.abs(as_array(scores["logits"], 3) - expected["logits"]).max() < TOLERANCE
         assert np.abs(as_array(scores["total"], 1) - expected["total"]).max() < TOLERANCE
