@@ -35,29 +35,33 @@ class _Model:
         return self._compiled(values, share_inputs=False)[0]
 
 
-def figures_of_ray(work: RequestWork, seconds: float) -> Measured:
-    """Measures one actor call a request, and an ActorPool."""
+def figures_of_ray(work: RequestWork, seconds: float, turns: int) -> Sequence[Measured]:
+    """Measures one actor call a request, and an ActorPool, in turn."""
     inputs = work.inputs()
     kind = ray.remote(num_cpus=1)(_Model)
     actors = [kind.remote(work) for _ in os.sched_getaffinity(0)]
     in_turn = itertools.cycle(actors)
     ray.get([actor.infer.remote(inputs[0]) for actor in actors])
-    found = {
-        ("saturation", "actor call"): _rate(
-            lambda values: next(in_turn).infer.remote(values), ray.get, len(actors) * _CALLS_EACH, inputs, seconds
-        ),
-        ("saturation", "ActorPool"): _rate_of_pool(ActorPool(actors), inputs, seconds),
-        ("one at a time", "actor call"): one_at_a_time_median_ms(
-            lambda values: ray.get(actors[0].infer.remote(values)), inputs, seconds
-        ),
-    }
+    found = [
+        {
+            ("saturation", "actor call"): _rate(
+                *(lambda values: next(in_turn).infer.remote(values), ray.get),
+                *(len(actors) * _CALLS_EACH, inputs, seconds),
+            ),
+            ("saturation", "ActorPool"): _rate_of_pool(ActorPool(actors), inputs, seconds),
+            ("one at a time", "actor call"): one_at_a_time_median_ms(
+                lambda values: ray.get(actors[0].infer.remote(values)), inputs, seconds
+            ),
+        }
+        for _ in range(turns)
+    ]
     for actor in actors:
         ray.kill(actor)
     return found
 
 
-def figures_of_serve(work: RequestWork, seconds: float) -> Measured:
-    """Measures the handle of a Ray Serve deployment."""
+def figures_of_serve(work: RequestWork, seconds: float, turns: int) -> Sequence[Measured]:
+    """Measures the handle of a Ray Serve deployment, so often."""
     from ray import serve
 
     inputs = work.inputs()
@@ -66,14 +70,17 @@ def figures_of_serve(work: RequestWork, seconds: float) -> Measured:
     options = {"num_replicas": cores, "ray_actor_options": {"num_cpus": 1}, "max_ongoing_requests": _CALLS_EACH}
     handle = serve.run(serve.deployment(**options)(_Model).bind(work), route_prefix=None)
     handle.infer.remote(inputs[0]).result()
-    found = {
-        ("saturation", "Ray Serve"): _rate(
-            handle.infer.remote, lambda response: response.result(), cores * _CALLS_EACH, inputs, seconds
-        ),
-        ("one at a time", "Ray Serve"): one_at_a_time_median_ms(
-            lambda values: handle.infer.remote(values).result(), inputs, seconds
-        ),
-    }
+    found = [
+        {
+            ("saturation", "Ray Serve"): _rate(
+                handle.infer.remote, lambda response: response.result(), cores * _CALLS_EACH, inputs, seconds
+            ),
+            ("one at a time", "Ray Serve"): one_at_a_time_median_ms(
+                lambda values: handle.infer.remote(values).result(), inputs, seconds
+            ),
+        }
+        for _ in range(turns)
+    ]
     serve.shutdown()
     return found
 
