@@ -28,7 +28,7 @@ test: install
 	$(BIN)/python -m pytest -m 'not internet and not alone' $(SHARED)
 	$(BIN)/python -m pytest -m alone
 
-# Nothing else should run meanwhile: both sides of a ratio need every core.  Three rounds take a quarter of an hour on
+# Nothing else should run meanwhile: both sides of a ratio need every core.  Three rounds take some 25 minutes on
 # two cores, which start some hundred processes meanwhile; ROUNDS=5 half as long again.
 ROUNDS ?= 3
 bench: install
