@@ -8,6 +8,7 @@ cumulative counters by ``le``, with ``_sum`` and ``_count``, exact and at a cost
 May not enter: counting (meter.py), when this happens (reporter.py).
 """
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import accumulate
 from typing import Any
@@ -51,6 +52,10 @@ HISTOGRAMS = {
 
 RUN_INFO = "ovray_run_info"
 
+#: Of so many replicas the histograms are handed over at a time: of each, a hundred counters have changed, each of
+#: which costs 10 to 40 us.
+HISTOGRAMS_AT_A_TIME = 50
+
 _Labels = tuple[str, ...]
 
 
@@ -77,34 +82,59 @@ class MetricsExport:
             for name, text in GAUGES.items()
         }
         self._info = Gauge(RUN_INFO, "is 1 for each run", tuple(self._run))
+        #: Those of the last reading, and the first whose histograms are next.
+        self._replicas: Sequence[ReplicaReading] = ()
+        self._next = 0
         #: What Ray has been told so far.
         self._told: dict[tuple[str, _Labels, str], float] = {}
 
     def hand_over(self, reading: Reading) -> None:
-        """Tells Ray what has changed since the last time, and how things stand."""
+        """Tells Ray what has changed since the last time, and how things stand.
+
+        Of many replicas the histograms take turns: a round of 200 takes one to two seconds of a core.
+        """
         self._info.set(1, self._run)
         whole = ("", "", "", self._model, self._work)
         self._count("ovray_requests_accepted", whole, reading.accepted)
         self._count("ovray_requests_rejected", whole, reading.rejected)
-        self._count_work(whole, reading.elsewhere)
+        self._count_ends(whole, reading.elsewhere)
+        self._count_histograms(whole, reading.elsewhere)
         self._show("ovray_queue_length", whole, reading.waiting)
         if reading.rows_total:
             self._show("ovray_rows_left", whole, reading.rows_total - reading.rows_done)
+        self._replicas = reading.replicas
         for replica in reading.replicas:
             self._hand_over_replica(replica)
+        for replica in self._in_turn():
+            self._count_histograms(self._labels(replica), replica.meter)
         self._show_states(reading)
 
+    def finish(self) -> None:
+        """Tells Ray of the histograms whose turn had not come."""
+        for replica in self._replicas:
+            self._count_histograms(self._labels(replica), replica.meter)
+
+    def _in_turn(self) -> Sequence[ReplicaReading]:
+        first = self._next if self._next < len(self._replicas) else 0
+        self._next = first + HISTOGRAMS_AT_A_TIME
+        return self._replicas[first : self._next]
+
+    def _labels(self, replica: ReplicaReading) -> _Labels:
+        return (replica.host, replica.device, replica.id, self._model, self._work)
+
     def _hand_over_replica(self, replica: ReplicaReading) -> None:
-        labels = (replica.host, replica.device, replica.id, self._model, self._work)
+        labels = self._labels(replica)
         self._count("ovray_requests_retried", labels, replica.retries)
         self._count("ovray_rows", labels, replica.rows_done)
         self._count("ovray_evictions", labels, replica.evictions)
         self._show("ovray_outstanding", labels, replica.outstanding)
-        self._count_work(labels, replica.meter)
+        self._count_ends(labels, replica.meter)
 
-    def _count_work(self, labels: _Labels, meter: ReplicaMeter) -> None:
+    def _count_ends(self, labels: _Labels, meter: ReplicaMeter) -> None:
         self._count("ovray_requests_succeeded", labels, meter.succeeded)
         self._count("ovray_requests_failed", labels, meter.failed)
+
+    def _count_histograms(self, labels: _Labels, meter: ReplicaMeter) -> None:
         self._count_histogram("ovray_wait_seconds", labels, meter.wait_s)
         self._count_histogram("ovray_transport_seconds", labels, meter.transport_s)
         self._count_histogram("ovray_inference_seconds", labels, meter.inference_s)

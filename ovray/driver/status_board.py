@@ -81,7 +81,8 @@ class Board:
             _log.info("the head did not take how things stand", extra=fields(reason=error))
 
     def close(self) -> None:
-        """Takes the entry away."""
+        """Tells what was left of the metrics, and takes the entry away."""
+        self._metrics.finish()
         try:
             _internal_kv_del(self._key, namespace=_NAMESPACE)
         except RpcError as error:
