@@ -302,7 +302,9 @@ def rate(load: Load, since_s: float, until_s: float) -> float:
 
 def replica_process(host: Host) -> int:
     """Return the process of the one replica of a host, once it is there."""
-    assert wait_until(lambda: host.processes("ray::Replica")), f"no replica on {host.name}"
+    assert wait_until(lambda: host.processes("ray::Replica")), (
+        f"no replica on {host.name}, but {[' '.join(process.cmdline())[:80] for process in host.processes()]}"
+    )
     return host.processes("ray::Replica")[0].pid
 
 
