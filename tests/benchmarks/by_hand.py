@@ -42,12 +42,13 @@ def figures_of_ray(work: RequestWork, seconds: float, turns: int) -> Sequence[Me
     actors = [kind.remote(work) for _ in os.sched_getaffinity(0)]
     in_turn = itertools.cycle(actors)
     ray.get([actor.infer.remote(inputs[0]) for actor in actors])
+
+    def call_one(values: Any) -> Any:
+        return next(in_turn).infer.remote(values)
+
     found = [
         {
-            ("saturation", "actor call"): _rate(
-                *(lambda values: next(in_turn).infer.remote(values), ray.get),
-                *(len(actors) * _CALLS_EACH, inputs, seconds),
-            ),
+            ("saturation", "actor call"): _rate(call_one, ray.get, len(actors) * _CALLS_EACH, inputs, seconds),
             ("saturation", "ActorPool"): _rate_of_pool(ActorPool(actors), inputs, seconds),
             ("one at a time", "actor call"): one_at_a_time_median_ms(
                 lambda values: ray.get(actors[0].infer.remote(values)), inputs, seconds

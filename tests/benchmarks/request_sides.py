@@ -168,8 +168,13 @@ def _latencies_of_many(question: Question, sides: Sequence[_Side], in_full_per_s
     for load in LOADS:
         for side, face, compiled in sides:
             measures[load_name(load), side] = partial(
-                *(face_script.poisson_p99_ms, face, compiled, inputs),
-                *(work.most_in_flight, in_full_per_s * load / 100, _ARRIVALS_FACTOR * seconds),
+                face_script.poisson_p99_ms,
+                face,
+                compiled,
+                inputs,
+                work.most_in_flight,
+                in_full_per_s * load / 100,
+                _ARRIVALS_FACTOR * seconds,
             )
     return measures
 

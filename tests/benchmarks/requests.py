@@ -1,7 +1,7 @@
 """What requests must reach, as ratios: against OpenVINO in one process, against what one writes with Ray alone,
 against the plain sum of the devices, and against itself with fewer replicas.
 
-``python -m tests.benchmarks.requests`` has every contender measure in turn, round by round, in about ten minutes;
+``python -m tests.benchmarks.requests`` has every contender measure in turn, round by round, in twenty minutes;
 ``--quick`` takes about two and shows no more than that all of it works.  Every contender has all cores of this
 process.  Nothing else should run meanwhile.
 """
@@ -247,11 +247,9 @@ class Bench:
 
     # --- processes ------------------------------------------------------------------------------------------
 
-    def _in_turn(
-        self, measure: Callable[..., Sequence[Measured]], *its: Any, timeout_s: float = _TIMEOUT_S
-    ) -> Mapping[str, InOneProcess]:
+    def _in_turn(self, measure: Callable[..., Sequence[Measured]], *its: Any) -> Mapping[str, InOneProcess]:
         def rounds(turns: int) -> Sequence[Measured]:
-            return in_a_new_process(measure, *its, turns, timeout_s=timeout_s + turns * _ROUND_TIMEOUT_S)
+            return in_a_new_process(measure, *its, turns, timeout_s=_TIMEOUT_S + turns * _ROUND_TIMEOUT_S)
 
         return {"in turn": InOneProcess(rounds, self._rounds)}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.benchmarks.comparison import SideError
 from tests.benchmarks.works import Work
+from tests.waiting import wait_until
 
 #: Few, so that the first result file holds the first row and little more.
 ROWS = 16
@@ -53,14 +54,13 @@ def seconds_to_first_row(work: Work, output: Path, cache: Path | None = None) ->
     options = ["--limit", str(ROWS), "--quiet", *([] if cache is None else ["--config", f"CACHE_DIR={cache}"])]
     began_s = time.perf_counter()
     ovray = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
-    while not _has_part(output):
-        if ovray.poll() is not None and not _has_part(output):
-            raise SideError(f"ended with {ovray.returncode}")
-        if time.perf_counter() - began_s > _TIMEOUT_S:
-            ovray.kill()
-            raise SideError(f"no row after {_TIMEOUT_S:g} s")
-        time.sleep(_LOOK_EVERY_S)
+    wait_until(lambda: _has_part(output) or ovray.poll() is not None, _TIMEOUT_S, poll_s=_LOOK_EVERY_S)
     ended_s = time.perf_counter()
+    if not _has_part(output):
+        if ovray.poll() is not None:
+            raise SideError(f"ended with {ovray.returncode}")
+        ovray.kill()
+        raise SideError(f"no row after {_TIMEOUT_S:g} s")
     ovray.wait(timeout=_TIMEOUT_S)
     return ended_s - began_s
 
