@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 #: What a busy machine may take for anything that is not measured.
-DEADLINE_S = 180.0
+DEADLINE_S = 240.0
 
 #: Between looks; more where a look costs those who are waited for.
 POLL_S = 0.01

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.integration.processes import DEADLINE_S, running
+from tests.integration.processes import running
+from tests.waiting import DEADLINE_S
 
 _HEAD = """
 import logging, sys, ray

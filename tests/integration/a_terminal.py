@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-DEADLINE_S = 90.0
+from tests.waiting import DEADLINE_S
 
 _PROGRAM = [sys.executable, "-c", "from ovray.cli.main import main; main()"]
 _HOME = re.compile(r"\x1b\[[0-9;]*H")

@@ -18,11 +18,7 @@ from typing import IO, Any
 
 import psutil
 
-from tests.integration.processes import DEADLINE_S
-from tests.waiting import wait_until
-
-#: How long processes of a command may outlive it: 5 s at the most where it has a machine to itself.
-LEFT_OVER_TIMEOUT_S = 60
+from tests.waiting import DEADLINE_S, wait_until
 
 _MARK = "OVRAY_TEST_MARK"
 _PROGRAM = [sys.executable, "-c", "from ovray.cli.main import main; main()"]
@@ -69,8 +65,9 @@ class Command:
         """Return what lives of this command, itself included."""
         return [process for process in psutil.process_iter() if self._is_mine(process)]
 
-    def leaves_nothing_within(self, seconds: float) -> bool:
-        return wait_until(lambda: not self.processes(), seconds)
+    def leaves_nothing(self) -> bool:
+        """Wait until its processes have ended: 5 s after it at the most where it has a machine to itself."""
+        return wait_until(lambda: not self.processes())
 
     def replicas(self) -> list[int]:
         """Return the processes that replicas run in."""

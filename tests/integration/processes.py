@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-DEADLINE_S = 240.0
+from tests.waiting import DEADLINE_S
 
 
 class Script:

@@ -1,7 +1,9 @@
 """A scoring job that is long enough to be killed in the middle, run as a person would run it."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,11 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ovray import digits
-from tests.waiting import wait_until
+from tests.waiting import DEADLINE_S, wait_until
 
-COMMAND = [sys.executable, "-c", "from ovray.cli.main import main; main()", "score"]
-
-DEADLINE_S = 120.0
+#: Writes what each of its threads does to standard error when it is asked to by SIGUSR1.
+PROGRAM = """
+import faulthandler, signal
+faulthandler.register(signal.SIGUSR1)
+from ovray.cli.main import main
+main()
+"""
+COMMAND = [sys.executable, "-c", PROGRAM, "score"]
 
 #: One row at a time is slow enough to leave some seconds for kills.
 ROWS_PER_INFERENCE = 1
@@ -45,10 +52,19 @@ class ScoringJob:
     def finish(self, *options: str) -> dict[str, Any]:
         """Run the command to its end, which must be a good one; returns what it reports."""
         process = self.start(*options)
-        printed, complained = process.communicate(timeout=DEADLINE_S)
+        printed, complained = self.wait_for_end(process)
         assert process.returncode == 0, complained
         report: dict[str, Any] = json.loads(printed.splitlines()[-1])
         return report
+
+    def wait_for_end(self, process: "subprocess.Popen[str]") -> tuple[str, str]:
+        """Wait until the command has ended, for as long as parts come; returns what it printed and complained."""
+        there = -1
+        while len(self.parts()) > there:
+            there = len(self.parts())
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.communicate(timeout=DEADLINE_S)
+        raise AssertionError(f"no part after the first {there} for {DEADLINE_S:g} s:\n{_end_stuck(process)}")
 
     def parts(self) -> list[str]:
         """Return the names of the parts that are there now."""
@@ -69,6 +85,15 @@ class ScoringJob:
             *("--address", self.address, "--devices", self.devices, "--json"),
             *("--batch-size", str(ROWS_PER_INFERENCE), "--commit-every", "0.05"),
         ]
+
+
+def _end_stuck(process: "subprocess.Popen[str]") -> str:
+    """End a command that does not end by itself; returns what it said and what its threads did."""
+    process.send_signal(signal.SIGUSR1)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=5)
+    process.kill()
+    return "".join(process.communicate(timeout=DEADLINE_S))
 
 
 def write_numbered_digits(path: Path, *, rows: int) -> None:

@@ -14,9 +14,7 @@ from ovray.replica.openvino_requests import OpenVINORequests
 from ovray.replica.request_engine import Inferred, Lane, RequestEngine
 from ovray.replica.serving import RequestServer
 from ovray.replica.workload import Batching, Merging, RequestWorkload
-
-#: For waits that end at once unless something is broken.
-DEADLINE_S = 60.0
+from tests.waiting import DEADLINE_S
 
 #: No batches, and the same numbers on every machine.
 ALONE = Batching(merging=Merging.NEVER)

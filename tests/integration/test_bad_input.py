@@ -17,7 +17,7 @@ import typer
 from ovray.cli.main import app
 from ovray.errors import ConfigError
 from tests.integration import models
-from tests.integration.commands import LEFT_OVER_TIMEOUT_S, ran
+from tests.integration.commands import ran
 
 pytestmark = pytest.mark.slow
 
@@ -175,7 +175,7 @@ class TestWithARayOfItsOwn:
         assert "CPU.0" in command.stderr
         assert len(command.stderr.splitlines()) <= 3
         assert list(tmp_path.iterdir()) == []
-        assert command.leaves_nothing_within(LEFT_OVER_TIMEOUT_S), command.processes()
+        assert command.leaves_nothing(), command.processes()
 
     def test_a_row_that_cannot_be_fed_ends_the_run_with_code_1_and_is_named(
         self, folder: Path, tmp_path: Path
@@ -191,4 +191,4 @@ class TestWithARayOfItsOwn:
         assert "Traceback" not in command.stderr
         # What was complete by then is kept, and may be nothing at all.
         assert not output.exists() or list(output.glob("part-*")) != []
-        assert command.leaves_nothing_within(LEFT_OVER_TIMEOUT_S), command.processes()
+        assert command.leaves_nothing(), command.processes()

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ovray import digits
+from tests.waiting import DEADLINE_S
 
 TRAINING_SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "digits" / "train.py"
 SOURCE_ROWS = 1_797
@@ -77,7 +78,7 @@ def test_the_held_out_images_are_those_of_the_source() -> None:
 def test_training_again_gives_the_same_split_and_as_good_a_model(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="training takes scikit-learn")
 
-    subprocess.run([sys.executable, TRAINING_SCRIPT, "--output", tmp_path], check=True, timeout=120)
+    subprocess.run([sys.executable, TRAINING_SCRIPT, "--output", tmp_path], check=True, timeout=DEADLINE_S)
 
     assert pq.read_table(tmp_path / "held_out.parquet").equals(pq.read_table(digits.held_out_file()))
     assert accuracy_of(tmp_path / "model.xml") >= LOWEST_ACCURACY

@@ -12,9 +12,9 @@ import openvino
 import psutil
 import pytest
 
-from tests.integration.processes import DEADLINE_S, running
+from tests.integration.processes import running
 from tests.integration.recorded import write_two_sockets
-from tests.waiting import wait_until
+from tests.waiting import DEADLINE_S, wait_until
 
 pytestmark = pytest.mark.ray
 

@@ -19,7 +19,8 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from ovray.devices.leases import CoreLeases
-from tests.integration.scoring_job import DEADLINE_S, ScoringJob, write_numbered_digits
+from tests.integration.scoring_job import ScoringJob, write_numbered_digits
+from tests.waiting import DEADLINE_S
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -123,7 +124,7 @@ def test_a_driver_whose_replicas_are_killed_goes_on_or_is_carried_on(
         assert len(replicas) >= at_once, "the job was over before its replicas could be killed"
         for pid in sorted(replicas)[:at_once]:
             os.kill(pid, signal.SIGKILL)
-        driver.communicate(timeout=DEADLINE_S)
+        job.wait_for_end(driver)
         assert driver.returncode in (0, 1)
 
     job.finish()
@@ -179,7 +180,7 @@ def test_the_second_of_two_drivers_is_told_who_has_the_folder(job: ScoringJob) -
         job.wait_for_parts(first, 1)
 
         second = job.start()
-        _, complained = second.communicate(timeout=DEADLINE_S)
+        _, complained = job.wait_for_end(second)
 
     assert second.returncode == 2
     assert f"is being written by pid {first.pid} on host {socket.gethostname()} since" in complained
@@ -189,7 +190,7 @@ def test_another_job_is_refused_until_it_is_told_to_begin_anew(job: ScoringJob, 
     shutil.copytree(undisturbed.output, job.output)
 
     refused = job.start("--limit", "600")
-    _, complained = refused.communicate(timeout=DEADLINE_S)
+    _, complained = job.wait_for_end(refused)
 
     assert refused.returncode == 2
     assert "has results of another job: option --limit was not given and is now 600; nothing was" in complained
@@ -203,7 +204,7 @@ def test_a_job_whose_disk_was_full_for_a_while_is_carried_on(
 ) -> None:
     on_small_disk = replace(job, output=small_disk / "out")
     stopped = on_small_disk.start()
-    _, complained = stopped.communicate(timeout=DEADLINE_S)
+    _, complained = on_small_disk.wait_for_end(stopped)
 
     assert stopped.returncode == 1
     assert "No space left on device" in complained

@@ -19,7 +19,8 @@ import ovray
 from ovray import digits
 from ovray.devices.leases import CoreLeases
 from tests.integration.scored_here import errors_in
-from tests.integration.scoring_job import DEADLINE_S, ScoringJob, write_numbered_digits
+from tests.integration.scoring_job import ScoringJob, write_numbered_digits
+from tests.waiting import DEADLINE_S
 
 KILLS = int(os.environ.get("OVRAY_TEST_KILLS", "3"))
 SEED = int(os.environ.get("OVRAY_TEST_SEED", random.randrange(10**6)))
@@ -101,14 +102,14 @@ def test_killed_replicas_leave_no_bad_row_twice(job: ScoringJob) -> None:
         replicas = {owner.pid for owner in CoreLeases(job.lease_folder).held().values()}
         assert replicas, "the job was over before a replica could be killed"
         os.kill(min(replicas), signal.SIGKILL)
-        driver.communicate(timeout=DEADLINE_S)
+        job.wait_for_end(driver)
 
     check_complete(job, job.finish("--on-error", "record"))
 
 
 def test_too_many_bad_rows_end_a_job_that_a_larger_number_carries_on(job: ScoringJob) -> None:
     process = job.start("--on-error", "record", "--max-errors", "20")
-    _, complained = process.communicate(timeout=DEADLINE_S)
+    _, complained = job.wait_for_end(process)
 
     assert process.returncode == 1
     assert "rows could not be scored, more than --max-errors 20; the first is " in complained
@@ -118,7 +119,7 @@ def test_too_many_bad_rows_end_a_job_that_a_larger_number_carries_on(job: Scorin
     on_record = set(pq.read_table(job.output / "_errors")["row"].to_pylist())
     assert 20 < len(on_record) < len(BAD)
     again = job.start("--on-error", "record", "--max-errors", "20")
-    _, complained = again.communicate(timeout=DEADLINE_S)
+    _, complained = job.wait_for_end(again)
     assert again.returncode == 1
     assert "more than --max-errors 20" in complained
     report = job.finish("--on-error", "record", "--max-errors", str(len(BAD)))
@@ -128,7 +129,7 @@ def test_too_many_bad_rows_end_a_job_that_a_larger_number_carries_on(job: Scorin
 
 def test_a_bad_row_ends_a_job_by_default_and_is_named(job: ScoringJob) -> None:
     process = job.start()
-    _, complained = process.communicate(timeout=DEADLINE_S)
+    _, complained = job.wait_for_end(process)
 
     assert process.returncode == 1
     (line,) = complained.splitlines()

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ovray.devices.leases import CoreLeases
-from tests.integration.processes import DEADLINE_S, running
+from tests.integration.processes import running
+from tests.waiting import DEADLINE_S
 
 #: Takes CPUs, says so, holds them until told otherwise.
 HOLDER = """

@@ -12,7 +12,7 @@ from ovray import digits
 from tests.integration.a_scraped_head import ScrapedHead, a_scraped_head
 from tests.integration.commands import ran
 from tests.integration.processes import running
-from tests.waiting import wait_until
+from tests.waiting import DEADLINE_S, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -69,7 +69,7 @@ def test_requests_are_counted_to_the_last_one(head: ScrapedHead) -> None:
         now = {"ray_ovray_queue_length", "ray_ovray_outstanding", "ray_ovray_run_info"}
         is_now = wait_until(lambda: now <= {sample.name for sample in head.scrape()}, 30)
         driver.tell("end")
-        driver.process.wait(60)
+        driver.process.wait(DEADLINE_S)
 
     assert is_shown
     assert told["accepted"] >= 2 * REQUESTS

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +20,12 @@ from ovray.driver.pool import RequestPool
 from ovray.driver.session import held_session
 from ovray.errors import ConfigError, ReplicaError
 from ovray.replica.model import describe, unpack
-from tests import waiting
 from tests.integration.a_cluster import a_cluster
 from tests.integration.commands import ran
 from tests.integration.models import a_perceptron
 from tests.integration.pool_drivers import ASKER, OPENER, options_for
 from tests.integration.processes import Script, running
-
-WAIT_S = 120.0
-until = partial(waiting.until, timeout_s=WAIT_S)
+from tests.waiting import DEADLINE_S, until
 
 #: Requests for which drivers share a replica, four seconds of its time.
 SHARED = 800
@@ -84,7 +80,7 @@ def _names() -> list[str]:
 def _ask(pool: RequestPool) -> Ended:
     answer: Future[Ended] = Future()
     pool.submit([np.ones((1, 32), np.float32)], ended=answer.set_result)
-    return answer.result(WAIT_S)
+    return answer.result(DEADLINE_S)
 
 
 def _processes(name: str) -> list[int]:
@@ -106,7 +102,7 @@ def test_a_detached_pool_outlives_its_opener_and_the_death_of_one_driver_harms_n
         assert opener.read_line() == "open"
         opener.tell("close")
         assert opener.read_line() == "closed"
-        assert opener.process.wait(WAIT_S) == 0
+        assert opener.process.wait(DEADLINE_S) == 0
     with _asking(address, "outlives") as first, _asking(address, "outlives") as second:
         for asker in (first, second):
             asker.tell("ask")
@@ -266,7 +262,7 @@ def test_a_replica_that_is_killed_is_replaced_and_no_driver_loses_a_request() ->
 
         before = _processes("lossy")
         os.kill(before[0], 9)
-        drained = all(pool.drain(WAIT_S) for pool in pools)
+        drained = all(pool.drain(DEADLINE_S) for pool in pools)
 
         assert drained
         assert [end.error for end in ends] == [None] * 40

@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 import pytest
 
 from ovray.replica.orphans import ProcessIdentity, this_process
-from tests.integration.processes import DEADLINE_S, Script, running
+from tests.integration.processes import Script, running
+from tests.waiting import DEADLINE_S
 
 DRIVER = """
 import json, sys

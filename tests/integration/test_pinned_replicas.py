@@ -20,7 +20,8 @@ from ovray.replica.orphans import this_process
 from ovray.replica.pinning import thread_affinities
 from ovray.replica.properties import compile_properties
 from ovray.replica.workload import ReplicaReport, Workload
-from tests.integration.processes import DEADLINE_S, running
+from tests.integration.processes import running
+from tests.waiting import DEADLINE_S
 
 MY_CPUS = sorted(os.sched_getaffinity(0))
 MODEL = Path(digits.__file__).parent / "model.xml"

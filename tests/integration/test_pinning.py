@@ -8,6 +8,7 @@ from ovray.devices.cpulist import format_cpu_list
 from ovray.errors import ReplicaError
 from ovray.replica import pinning
 from tests.integration.processes import running
+from tests.waiting import DEADLINE_S
 
 MY_CPUS = sorted(os.sched_getaffinity(0))
 
@@ -20,7 +21,7 @@ def breed():
     time.sleep(0.001)
     if not stop.is_set():
         threading.Thread(target=breed, daemon=True).start()
-    stop.wait(60)
+    stop.wait(240)
 
 stop = threading.Event()
 wide = os.sched_getaffinity(0)
@@ -73,7 +74,7 @@ def test_an_unpinned_process_shows_the_mask_it_was_born_with() -> None:
 
 def test_a_process_that_is_gone_has_no_threads() -> None:
     with running("print('up')") as script:
-        script.process.wait(60)
+        script.process.wait(DEADLINE_S)
 
         assert pinning.thread_affinities(script.pid) == {}
 

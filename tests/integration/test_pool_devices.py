@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +17,8 @@ from ovray.driver.pool import RequestPool
 from ovray.driver.pool_options import Lifetime
 from ovray.driver.session import held_session
 from ovray.errors import ConfigError
-from tests import waiting
 from tests.integration.models import a_perceptron
-
-WAIT_S = 120.0
-until = partial(waiting.until, timeout_s=WAIT_S)
+from tests.waiting import DEADLINE_S, until
 
 #: Takes as long to compile as nothing else in here.
 SLOW_START = "SIM?compile_s=4"
@@ -62,7 +58,7 @@ def _serving(
 def _ask(pool: RequestPool) -> Ended:
     answer: Future[Ended] = Future()
     pool.submit([np.ones((1, 32), np.float32)], ended=answer.set_result)
-    return answer.result(WAIT_S)
+    return answer.result(DEADLINE_S)
 
 
 def _served_by(pool: RequestPool) -> str:
@@ -116,7 +112,7 @@ def test_auto_falls_back_when_the_best_device_is_killed_and_its_requests_run_els
 
         os.kill(_pid(pool, "SIM#0"), 9)
 
-        assert pool.drain(WAIT_S)
+        assert pool.drain(DEADLINE_S)
         assert len(answers) == 6
         assert [answer.error for answer in answers] == [None] * 6
         assert str(answers[-1].replica).endswith("SIM#1")
@@ -187,7 +183,7 @@ def test_device_priority_fills_the_first_device_before_the_second() -> None:
         until(lambda: _ready(pool) == {"SIM#0", "SIM#1"})
         for _ in range(3):
             pool.submit([np.ones((1, 32), np.float32)], ended=answers.append)
-        assert pool.drain(WAIT_S)
+        assert pool.drain(DEADLINE_S)
 
     # One replica holds an infer request and its prefetch.
     assert sorted(str(answer.replica)[-1] for answer in answers) == ["0", "0", "1"]

@@ -25,6 +25,7 @@ from ovray.scoring.reading import read_sample
 from ovray.scoring.row_plan import RowOptions, RowPlan, plan_rows
 from tests.integration import models
 from tests.integration.scored import TOLERANCE, as_array, plain_openvino, scores_in
+from tests.waiting import DEADLINE_S
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -334,7 +335,7 @@ class TestFunctions:
             env={**os.environ, "PYTHONPATH": str(Path(ovray.__file__).parents[1])},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=DEADLINE_S,
         )
 
         assert done.returncode == 0, done.stderr

@@ -17,8 +17,8 @@ from ovray.replica.orphans import this_process
 from ovray.replica.properties import compile_properties
 from ovray.replica.workload import Batching, ReplicaReport, RequestWorkload
 from tests.integration.models import a_perceptron
-from tests.integration.processes import DEADLINE_S
 from tests.integration.serving import alone, an_envelope
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.ray
 

@@ -7,7 +7,6 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +23,8 @@ from ovray.driver.placement import PlacementOptions
 from ovray.driver.pool import RequestPool
 from ovray.driver.session import held_session
 from ovray.errors import DataError, ReplicaError
-from tests import waiting
 from tests.integration.models import a_perceptron
-
-WAIT_S = 120.0
-until = partial(waiting.until, timeout_s=WAIT_S)
+from tests.waiting import DEADLINE_S, until
 
 pytestmark = pytest.mark.ray
 
@@ -96,8 +92,8 @@ def test_every_request_gets_its_own_result_although_a_replica_is_killed(carriers
             thread.start()
         _kill_one_that_holds_work(pool)
         for thread in threads:
-            thread.join(WAIT_S)
-        assert pool.drain(WAIT_S)
+            thread.join(DEADLINE_S)
+        assert pool.drain(DEADLINE_S)
         # What it had answered before it was stopped may come before the news of its end; and its successor may be
         # there by then.
         until(lambda: pool.snapshot().scheduler.counters["losses"] > 0)
@@ -127,7 +123,7 @@ def test_large_tensors_arrive_and_their_memory_is_used_again(carriers: Carriers)
         for _ in range(30):
             tensor = np.random.default_rng(7).standard_normal((2000, 32), dtype=np.float32)
             asked.append(_Asked(pool, tensor))
-            assert pool.drain(WAIT_S)
+            assert pool.drain(DEADLINE_S)
 
     _check(asked)
 
@@ -137,9 +133,9 @@ def test_an_input_that_the_graph_refuses_harms_nobody(carriers: Carriers) -> Non
     ends: list[Ended] = []
     with _serving(carriers, "CPU") as pool:
         pool.submit([np.zeros((1, 31), np.float32)], ended=ends.append)
-        assert pool.drain(WAIT_S)
+        assert pool.drain(DEADLINE_S)
         asked = [_Asked(pool, np.ones((1, 32), np.float32))]
-        assert pool.drain(WAIT_S)
+        assert pool.drain(DEADLINE_S)
 
     assert isinstance(ends[0].error, DataError)
     _check(asked)

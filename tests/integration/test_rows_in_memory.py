@@ -23,6 +23,7 @@ from ovray.scoring.row_plan import MAX_CHUNK_BYTES
 from ovray.scoring.user_functions import Arrays
 from tests.integration import models
 from tests.integration.scored import TOLERANCE, as_array, plain_openvino, scores_in
+from tests.waiting import DEADLINE_S
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -400,7 +401,7 @@ class _Watch:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join(30)
+        self._thread.join(DEADLINE_S)
 
     def _look(self) -> None:
         while not self._over.wait(0.02):

@@ -23,7 +23,7 @@ from ovray.cli.main import app
 from ovray.errors import ConfigError
 from tests.data_builders import every_kind_of_column
 from tests.integration import models
-from tests.integration.commands import LEFT_OVER_TIMEOUT_S, ran
+from tests.integration.commands import ran
 from tests.integration.scored import TOLERANCE, as_array, parts_of, plain_openvino, scores_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -212,7 +212,7 @@ class TestRealCommands:
         assert report["replicas"][0]["id"] == f"{report['replicas'][0]['host']}/CPU.0#0"
         parts_of(folder / "new" / "scores")
         assert pd.read_parquet(folder / "new" / "scores")["id"].tolist() == list(range(ROWS))
-        assert command.leaves_nothing_within(LEFT_OVER_TIMEOUT_S), command.processes()
+        assert command.leaves_nothing(), command.processes()
 
     def test_demo_runs_anywhere_and_says_how_well_it_did(self, tmp_path: Path) -> None:
         command = ran(tmp_path, "demo")
@@ -222,4 +222,4 @@ class TestRealCommands:
         assert float(line.split()[1].rstrip(":")) == pytest.approx(0.98, abs=0.01)
         assert "rows/s" in command.stdout
         assert list(tmp_path.iterdir()) == []
-        assert command.leaves_nothing_within(LEFT_OVER_TIMEOUT_S), command.processes()
+        assert command.leaves_nothing(), command.processes()

@@ -22,8 +22,7 @@ from ovray.replica.model import read_model
 from ovray.scoring.parts import part_name
 from tests.data_builders import a_data_set, a_parquet_file
 from tests.integration.commands import Command, ran, started
-from tests.integration.processes import DEADLINE_S
-from tests.waiting import wait_until
+from tests.waiting import DEADLINE_S, wait_until
 
 #: Names that lead out of a folder, or would if they became part of a path.
 WAYS_OUT = ["../climbed", "/tmp/ovray-absolute", "..", "a/b"]

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,9 @@ from ovray.driver.named_pools import list_pools
 from ovray.driver.session import held_session
 from ovray.errors import ConfigError, ReplicaError
 from ovray.runtime.compiled_model import CompiledModel
-from tests import waiting
 from tests.integration.a_cluster import a_cluster
 from tests.integration.commands import ran
-
-WAIT_S = 120.0
-until = partial(waiting.until, timeout_s=WAIT_S)
+from tests.waiting import DEADLINE_S, until
 
 #: Requests under way at any moment: more than all replicas take at once.
 OUTSTANDING = 16
@@ -95,7 +91,7 @@ class Asking:
 
     def __exit__(self, kind: object, *_: object) -> None:
         self._over.set()
-        self._thread.join(WAIT_S)
+        self._thread.join(DEADLINE_S)
         if kind is None:
             until(lambda: self.answered + len(self._wrong) == self.asked)
             assert self._wrong == []
@@ -193,7 +189,7 @@ def test_requests_for_a_replica_that_is_gone_end_with_an_error_that_says_so() ->
         futures = [model.submit(np.ones((1, 4)), device=place) for _ in range(20)]
 
         model.set_devices("SIM?ms=100&answer=sum")
-        errors = [future.exception(WAIT_S) for future in futures]
+        errors = [future.exception(DEADLINE_S) for future in futures]
 
         assert errors[0] is None  # it ran there
         assert isinstance(errors[-1], ReplicaError)
@@ -219,7 +215,7 @@ def serving(model: CompiledModel, requests: int = 6) -> set[str]:
     """Returns who answers some requests that come together."""
     before = {replica.id: replica.rows_done for replica in model.replicas}
     for future in [model.submit(np.ones((1, 4))) for _ in range(requests)]:
-        future.result(WAIT_S)
+        future.result(DEADLINE_S)
     return {
         str(replica.id).rpartition("/")[2] for replica in model.replicas if replica.rows_done > before[replica.id]
     }

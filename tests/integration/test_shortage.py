@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -15,14 +14,11 @@ import ray
 import ovray
 from ovray.devices.leases import DIRECTORY_VARIABLE, CoreLeases
 from ovray.driver.session import held_session
-from tests import waiting
 from tests.integration.a_cluster import a_cluster
 from tests.integration.commands import Command
 from tests.integration.models import a_perceptron
 from tests.integration.scoring_job import write_numbered_digits
-
-WAIT_S = 150.0
-until = partial(waiting.until, timeout_s=WAIT_S)
+from tests.waiting import DEADLINE_S, until
 
 #: Keeps a job going until the test has seen enough, and its replicas answering.
 PREPARE = """
@@ -66,7 +62,7 @@ class _Holder:
 def one_of_rays_cpus_taken() -> Iterator[Callable[[], None]]:
     """Gives what gives it back."""
     holder: Any = _Holder.options(num_cpus=1).remote()  # type: ignore[attr-defined]
-    assert ray.get(holder.is_there.remote(), timeout=WAIT_S)
+    assert ray.get(holder.is_there.remote(), timeout=DEADLINE_S)
     yield lambda: ray.kill(holder)
     ray.kill(holder)
 
@@ -101,7 +97,7 @@ def test_cores_that_another_job_has_leased_are_taken_when_it_gives_them_back(
 ) -> None:
     last = max(os.sched_getaffinity(0))
     with (
-        CoreLeases(leases).acquire([last], "another job", timeout_s=WAIT_S) as lease,
+        CoreLeases(leases).acquire([last], "another job", timeout_s=DEADLINE_S) as lease,
         ovray.compile_model(a_perceptron(), "CPU") as model,
     ):
         until(lambda: cores_of(model))
@@ -116,8 +112,8 @@ def test_cores_of_a_job_that_is_just_ending_are_enough_to_start(leases: Path) ->
     """Where a plan is made of all cores instead, it waits for those that stay taken, too, and then gives up."""
     *others, last = sorted(os.sched_getaffinity(0))
     with (
-        CoreLeases(leases).acquire([last], "another job", timeout_s=WAIT_S),
-        CoreLeases(leases).acquire(others, "a job that is ending", timeout_s=WAIT_S) as ending,
+        CoreLeases(leases).acquire([last], "another job", timeout_s=DEADLINE_S),
+        CoreLeases(leases).acquire(others, "a job that is ending", timeout_s=DEADLINE_S) as ending,
     ):
         Timer(1.5, ending.release).start()
         with ovray.compile_model(a_perceptron(), "CPU") as model:
@@ -138,7 +134,7 @@ def test_a_job_starts_with_what_there_is_says_so_and_takes_the_rest_later(addres
         give_back()
         until(lambda: "CPU.0#1: ready" in job.stdout or job.process.poll() is not None)
         (tmp_path / "told").touch()
-        assert job.wait(WAIT_S) == 0, f"{job.stdout}\n{job.stderr}"
+        assert job.wait(DEADLINE_S) == 0, f"{job.stdout}\n{job.stderr}"
 
     assert job.stdout.count("less is free than was asked for") == 1
     assert job.stderr.count("less is free than was asked for") == 1  # among the warnings at the end

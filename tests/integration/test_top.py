@@ -10,7 +10,7 @@ from tests.integration.a_scraped_head import ScrapedHead, a_scraped_head
 from tests.integration.a_terminal import a_terminal
 from tests.integration.commands import ran
 from tests.integration.processes import Script, running
-from tests.waiting import wait_until
+from tests.waiting import DEADLINE_S, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -91,7 +91,7 @@ def test_a_driver_that_is_to_tell_nothing_is_not_seen(head: ScrapedHead, driver:
         assert wait_until(lambda: told()["watched"] > enough, 60)
         runs = set(told())
         silent.tell("end")
-        silent.process.wait(60)
+        silent.process.wait(DEADLINE_S)
 
     assert "unwatched" not in runs
 

@@ -1,7 +1,6 @@
 """Requests to real replicas of a simulated device that fails, and then hangs while it is probed."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,8 @@ from ovray.driver.opening import PoolOptions, open_pool
 from ovray.driver.placement import PlacementOptions
 from ovray.driver.pool import RequestPool
 from ovray.driver.session import held_session
-from tests import waiting
 from tests.integration.models import a_perceptron
-
-WAIT_S = 120.0
-until = partial(waiting.until, timeout_s=WAIT_S)
+from tests.waiting import DEADLINE_S, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -68,7 +64,7 @@ class _Asking:
             self._pool.submit([np.full((1, 32), number, np.float32)], ended=ends.append)
 
     def check(self) -> None:
-        assert self._pool.drain(WAIT_S)
+        assert self._pool.drain(DEADLINE_S)
         for number, ends in enumerate(self.ends):
             (ended,) = ends
             assert ended.error is None, ended.error

@@ -4,7 +4,6 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import numpy as np
 import pytest
@@ -19,12 +18,9 @@ from ovray.driver.pool import RequestPool
 from ovray.driver.room import Room
 from ovray.driver.transport import Inbox
 from ovray.errors import DataError, ReplicaError
-from tests import waiting
 from tests.unit.answering_transport import AnsweringTransport, a_report
 from tests.unit.test_request_pool import some_starts
-
-WAIT_S = 60.0
-until = partial(waiting.until, timeout_s=WAIT_S)
+from tests.waiting import DEADLINE_S, until
 
 
 class _Serving:
@@ -58,10 +54,10 @@ class _Serving:
 
         def hold() -> None:
             began.set()
-            held.wait(WAIT_S)
+            held.wait(DEADLINE_S)
 
         self.pool._inbox.put(hold)
-        assert began.wait(WAIT_S)
+        assert began.wait(DEADLINE_S)
         yield
         held.set()
 
@@ -72,7 +68,7 @@ class _Serving:
         return [len(request.tensors[0]) for _, request in self.transport.received]
 
     def end(self) -> None:
-        assert self.pool.drain(WAIT_S)
+        assert self.pool.drain(DEADLINE_S)
         self.pool.close()
 
     def check(self, number: int, value: float, rows: int = 1) -> None:
@@ -110,7 +106,7 @@ def test_rows_of_all_sizes_from_many_threads_come_back_to_who_asked() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(WAIT_S)
+        thread.join(DEADLINE_S)
     serving.end()
 
     for number in range(2000):
@@ -137,7 +133,7 @@ def test_poison_ends_with_its_own_error_after_as_many_replicas_as_it_would_take_
     serving.transport.poison = 17.0
 
     serving.ask_together([float(number) for number in range(40)])
-    assert serving.pool.drain(WAIT_S)
+    assert serving.pool.drain(DEADLINE_S)
     losses = serving.pool.snapshot().scheduler.counters["losses"]
     serving.pool.close()
 

@@ -6,9 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from ovray.runtime.callbacks import EAGER_THREADS, CallbackThreads
-from tests.waiting import until
-
-WAIT_S = 30.0
+from tests.waiting import DEADLINE_S, until
 
 
 def test_quick_calls_share_a_few_threads() -> None:
@@ -20,7 +18,7 @@ def test_quick_calls_share_a_few_threads() -> None:
 
     for _ in range(500):
         threads.run(call)
-        assert done.acquire(timeout=WAIT_S)
+        assert done.acquire(timeout=DEADLINE_S)
 
     assert len(names) <= EAGER_THREADS
 
@@ -40,14 +38,14 @@ def test_threads_that_were_called_to_help_and_not_needed_are_called_again(monkey
 
         def first(began: threading.Event = began, may_end: threading.Event = may_end) -> None:
             began.set()
-            assert may_end.wait(WAIT_S)
+            assert may_end.wait(DEADLINE_S)
             done.release()
 
         threads.run(first)
-        assert began.wait(WAIT_S)
+        assert began.wait(DEADLINE_S)
         threads.run(done.release)  # while the first is under way, so that help is called
         may_end.set()
-        assert all(done.acquire(timeout=WAIT_S) for _ in range(2))
+        assert all(done.acquire(timeout=DEADLINE_S) for _ in range(2))
         until(lambda: not threads._relief_stands_by)  # it looked, and found nothing to do
 
     assert rounds / 2 > EAGER_THREADS
@@ -60,11 +58,11 @@ def test_threads_that_a_jam_took_end_although_calls_keep_coming() -> None:
 
     def wait() -> None:
         jammed.release()
-        assert may_end.wait(WAIT_S)
+        assert may_end.wait(DEADLINE_S)
 
     for _ in range(count):
         threads.run(wait)
-    assert all(jammed.acquire(timeout=WAIT_S) for _ in range(count))
+    assert all(jammed.acquire(timeout=DEADLINE_S) for _ in range(count))
     assert threads._threads >= count
     may_end.set()
 
@@ -73,7 +71,7 @@ def test_threads_that_a_jam_took_end_although_calls_keep_coming() -> None:
         threads.run(lambda: None)
         return threads._threads <= EAGER_THREADS + 1
 
-    until(are_few_again, WAIT_S)
+    until(are_few_again, DEADLINE_S)
 
 
 def test_every_call_is_made_once_from_whatever_thread_it_was_asked() -> None:
@@ -87,14 +85,14 @@ def test_every_call_is_made_once_from_whatever_thread_it_was_asked() -> None:
     for asker in askers:
         asker.start()
 
-    assert all_made.wait(WAIT_S)
+    assert all_made.wait(DEADLINE_S)
     assert sorted(made) == list(range(1000))
 
 
 def test_calls_that_wait_for_each_other_get_as_many_threads_as_they_need() -> None:
     count = 5 * EAGER_THREADS
     threads, done = CallbackThreads("waiting"), threading.Semaphore(0)
-    together = threading.Barrier(count, timeout=WAIT_S)
+    together = threading.Barrier(count, timeout=DEADLINE_S)
 
     def call() -> None:
         together.wait()
@@ -103,7 +101,7 @@ def test_calls_that_wait_for_each_other_get_as_many_threads_as_they_need() -> No
     for _ in range(count):
         threads.run(call)
 
-    assert all(done.acquire(timeout=WAIT_S) for _ in range(count))
+    assert all(done.acquire(timeout=DEADLINE_S) for _ in range(count))
 
 
 def test_a_call_is_made_although_all_threads_there_are_wait_for_good() -> None:
@@ -113,5 +111,5 @@ def test_a_call_is_made_although_all_threads_there_are_wait_for_good() -> None:
         threads.run(lambda: never.wait() and None)
     threads.run(made.set)
 
-    assert made.wait(WAIT_S)
+    assert made.wait(DEADLINE_S)
     never.set()

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.waiting import DEADLINE_S
+
 _RUN = """
 import sys, typer
 import ovray.cli.main as command_line
@@ -34,7 +36,7 @@ def _run(body: str, output: int = subprocess.PIPE) -> subprocess.CompletedProces
         stderr=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=120,
+        timeout=DEADLINE_S,
     )
 
 
@@ -56,7 +58,7 @@ def test_what_typer_would_take_for_its_own_is_said_too(body: str, what: str) -> 
 def test_one_whose_output_nobody_reads_ends_without_a_word() -> None:
     # As with ``ovray ... | head``: the reader has gone before all is written.
     with subprocess.Popen(["true"], stdin=subprocess.PIPE) as reader:
-        reader.wait(60)
+        reader.wait(DEADLINE_S)
         assert reader.stdin is not None
         ended = _run("print('x' * 100_000, flush=True)", reader.stdin.fileno())
 

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.waiting import DEADLINE_S
+
 _COMPILES_TWICE_AND_IS_INTERRUPTED = """
 import signal, threading
 import numpy as np
@@ -35,6 +37,6 @@ WAYS = {
 def test_models_may_be_let_go_of_in_any_way(let_go: str) -> None:
     script = _COMPILES_TWICE_AND_IS_INTERRUPTED.replace("LET_GO", let_go)
 
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=DEADLINE_S)
 
     assert (ended.returncode, ended.stdout) == (0, "interrupted\n"), ended.stderr

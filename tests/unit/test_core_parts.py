@@ -13,6 +13,7 @@ from ovray.core import chunking
 from ovray.core.heap import LazyHeap
 from ovray.core.rates import RateEstimate
 from tests.unit.scheduling import a_job
+from tests.waiting import DEADLINE_S
 
 
 def test_a_heap_gives_items_in_the_order_of_their_last_keys() -> None:
@@ -144,6 +145,8 @@ from ovray.core.simulated_replica import ReplicaModel
 from ovray.core.simulation import Simulation
 print(Simulation(Scheduler(), [ReplicaModel(id="a", row_s=0.01)]).run_job(100).lost)
 """
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
 
     assert (run.stdout, run.stderr) == ("0\n", "")

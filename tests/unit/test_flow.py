@@ -8,6 +8,7 @@ import pytest
 from ovray.core.events import JobSubmitted
 from ovray.core.ids import JobId
 from ovray.scoring.flow import PORTIONS, Flow, StoppedError
+from tests.waiting import DEADLINE_S
 
 #: With these, one replica has portions of 100 rows, and there is room for four of them.
 CUTS = JobSubmitted(job=JobId(0), ranges=(), min_chunk_rows=1, max_chunk_rows=800)
@@ -143,7 +144,7 @@ def test_who_adds_rows_waits_until_results_are_taken() -> None:
 
     flow.taken(1)
 
-    assert passed.wait(30)
+    assert passed.wait(DEADLINE_S)
 
 
 def test_who_adds_rows_is_told_when_nobody_wants_them_any_more() -> None:
@@ -153,7 +154,7 @@ def test_who_adds_rows_is_told_when_nobody_wants_them_any_more() -> None:
     adder.start()
 
     flow.stop()
-    adder.join(30)
+    adder.join(DEADLINE_S)
 
     assert answers == [False]
     with pytest.raises(StoppedError):

@@ -18,8 +18,8 @@ from ovray.driver.messages import Gone, Replied
 from ovray.errors import ReplicaError
 from ovray.replica.envelope import Envelope, Reply, Request
 from ovray.replica.local_socket import LocalSocket
+from tests.waiting import DEADLINE_S
 
-WAIT_S = 60.0
 REPLICA = ReplicaId("h/CPU.0#0")
 
 
@@ -32,7 +32,7 @@ class _Doubling:
         self.hold.set()
 
     def submit(self, envelope: Envelope, answer: Callable[[Sequence[Reply]], None]) -> None:
-        self.hold.wait(WAIT_S)
+        self.hold.wait(DEADLINE_S)
         answer(
             [
                 Reply(
@@ -63,7 +63,7 @@ class _Ends:
         opening = threading.Thread(target=LocalSocket, args=(doorway.path, self.server))
         opening.start()
         self.until(lambda: bool(self.links))
-        opening.join(WAIT_S)
+        opening.join(DEADLINE_S)
 
     @property
     def link(self) -> LocalLink:
@@ -73,7 +73,7 @@ class _Ends:
         self.links.append(LocalLink(REPLICA, 0, connection, self.mailbox, self.arena))
 
     def until(self, condition: Callable[[], bool]) -> None:
-        end_s = time.monotonic() + WAIT_S
+        end_s = time.monotonic() + DEADLINE_S
         while not condition():
             assert time.monotonic() < end_s
             self.notes += self.mailbox.get_all(0.05)
@@ -149,7 +149,7 @@ def test_a_replica_that_hangs_up_is_gone_once() -> None:
     link = LocalLink(REPLICA, 0, near, mailbox, arena)
     far.close()
 
-    notes = mailbox.get_all(WAIT_S)
+    notes = mailbox.get_all(DEADLINE_S)
     link.send_requests(Envelope(client="me", requests=()))
     link.close()
 
@@ -164,7 +164,7 @@ def test_a_peer_that_talks_nonsense_is_hung_up_on() -> None:
     LocalLink(REPLICA, 0, near, mailbox, arena)
     far.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
-    (note,) = mailbox.get_all(WAIT_S)
+    (note,) = mailbox.get_all(DEADLINE_S)
 
     assert isinstance(note, Gone)
     assert "no frame" in note.reason

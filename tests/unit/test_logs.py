@@ -12,6 +12,7 @@ import pytest
 from ovray import logs
 from ovray.errors import ConfigError
 from ovray.logs import LogSettings, fields, read_settings
+from tests.waiting import DEADLINE_S
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_the_command_line_refuses_in_one_line() -> None:
         env={"OVRAY_LOG": "loud", "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=DEADLINE_S,
         check=False,
     )
 

@@ -10,8 +10,7 @@ import time
 import pytest
 
 from ovray.driver.mailbox import Mailbox
-
-WAIT_S = 60.0
+from tests.waiting import DEADLINE_S
 
 
 def test_notes_of_many_threads_all_arrive_in_the_order_of_each() -> None:
@@ -25,9 +24,9 @@ def test_notes_of_many_threads_all_arrive_in_the_order_of_each() -> None:
     for thread in threads:
         thread.start()
     taken: list[tuple[int, int]] = []
-    end_s = time.monotonic() + WAIT_S
+    end_s = time.monotonic() + DEADLINE_S
     while len(taken) < 16_000 and time.monotonic() < end_s:
-        taken += mailbox.get_all(WAIT_S)
+        taken += mailbox.get_all(DEADLINE_S)
 
     assert all([number for giver, number in taken if giver == thread] == list(range(2000)) for thread in range(8))
 
@@ -37,15 +36,15 @@ def test_one_who_sleeps_is_woken_by_each_note() -> None:
 
     def echo() -> None:
         for _ in range(500):
-            answers.put(mailbox.get(WAIT_S))
+            answers.put(mailbox.get(DEADLINE_S))
 
     echoing = threading.Thread(target=echo)
     echoing.start()
     for number in range(500):
         mailbox.put(number)
         # Each is left only when the last was taken, so the taker sleeps, or is about to, every time.
-        assert answers.get(WAIT_S) == number
-    echoing.join(WAIT_S)
+        assert answers.get(DEADLINE_S) == number
+    echoing.join(DEADLINE_S)
 
 
 def test_nothing_comes_within_the_time() -> None:
@@ -62,7 +61,7 @@ def test_a_socket_wakes_the_taker_until_it_is_no_longer_watched() -> None:
     mailbox.watch(near.fileno(), lambda: heard.append(near.recv(10)))
 
     far.send(b"first")
-    mailbox.get_all(WAIT_S)
+    mailbox.get_all(DEADLINE_S)
     mailbox.unwatch(near.fileno())
     far.send(b"second")
     mailbox.get_all(0.05)
@@ -81,7 +80,7 @@ def test_a_socket_is_heard_although_notes_never_end() -> None:
 
     mailbox.put("a note")
 
-    assert mailbox.get_all(WAIT_S) == ["a note"]
+    assert mailbox.get_all(DEADLINE_S) == ["a note"]
     assert heard == [b"x"]
     near.close()
     far.close()
@@ -95,24 +94,24 @@ def test_one_that_waits_aside_hears_of_notes_and_leaves_the_sockets_to_another_t
     back = threading.Event()
 
     def stand_aside() -> None:
-        mailbox.wait_aside(WAIT_S, lambda: False)
+        mailbox.wait_aside(DEADLINE_S, lambda: False)
         back.set()
 
     aside = threading.Thread(target=stand_aside)
     aside.start()
     far.send(b"x")
-    found = mailbox.wait(WAIT_S)
+    found = mailbox.wait(DEADLINE_S)
     mailbox.call_back(found)
     assert heard == [b"x"]
     assert not back.is_set()
 
     # It may be about to sleep only: then it finds the note before it does.
     mailbox.put("a note")
-    assert back.wait(WAIT_S)
+    assert back.wait(DEADLINE_S)
     assert mailbox.next_of(int) is None
     assert mailbox.next_of(str) == "a note"
     assert not mailbox.has_notes
-    aside.join(WAIT_S)
+    aside.join(DEADLINE_S)
 
 
 def test_nobody_sleeps_over_what_no_note_speaks_of() -> None:
@@ -129,9 +128,9 @@ def test_nobody_sleeps_over_what_no_note_speaks_of() -> None:
             waking.start()
             while not wanted.is_set():
                 began_s = time.monotonic()
-                wait(WAIT_S, wanted.is_set)
-                assert time.monotonic() - began_s < WAIT_S / 2
-            waking.join(WAIT_S)
+                wait(DEADLINE_S, wanted.is_set)
+                assert time.monotonic() - began_s < DEADLINE_S / 2
+            waking.join(DEADLINE_S)
 
 
 def test_a_mailbox_that_nobody_has_any_more_leaves_no_file() -> None:

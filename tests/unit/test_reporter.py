@@ -10,8 +10,6 @@ from ovray.driver.meter import ReplicaMeter
 from ovray.driver.reading import Reading
 from ovray.driver.reporter import RHYTHM_S, Reporter
 
-WAIT_S = 60.0
-
 
 def a_reading(now_s: float) -> Reading:
     return Reading(now_s=now_s, replicas=(), elsewhere=ReplicaMeter(), accepted=0, rejected=0, waiting=0)

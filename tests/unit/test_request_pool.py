@@ -27,11 +27,8 @@ from ovray.driver.room import Room
 from ovray.driver.transport import Inbox
 from ovray.errors import CompileError, ConfigError, DataError, ReplicaError
 from ovray.replica.envelope import Envelope
-from tests import waiting
 from tests.unit.answering_transport import AnsweringTransport, a_report
-
-WAIT_S = 60.0
-until = partial(waiting.until, timeout_s=WAIT_S)
+from tests.waiting import DEADLINE_S, until
 
 
 def some_starts(count: int) -> list[ReplicaStart]:
@@ -82,7 +79,7 @@ class _Ends:
         self._came.release()
 
     def next(self) -> Ended:
-        assert self._came.acquire(timeout=WAIT_S)
+        assert self._came.acquire(timeout=DEADLINE_S)
         return self.ends[-1]
 
 
@@ -113,8 +110,8 @@ def test_every_request_of_many_threads_ends_once_with_its_own_result_while_repli
             until(lambda victim=victim: any(replica.endswith(f"#{victim}") for replica, _ in transport.received))
             transport.kill(ReplicaId(f"h/CPU.0#{victim}"))
         for thread in threads:
-            thread.join(WAIT_S)
-        assert pool.drain(WAIT_S)
+            thread.join(DEADLINE_S)
+        assert pool.drain(DEADLINE_S)
 
     assert Counter(value for value, _ in results) == Counter(
         thread * 1000 + number for thread in range(8) for number in range(count)
@@ -204,7 +201,7 @@ def test_replies_are_left_alone_while_the_scheduler_says_so_and_notes_are_not(
 
         transport.inbox.put(lambda: None)
 
-        assert is_read.wait(WAIT_S)
+        assert is_read.wait(DEADLINE_S)
         transport.inbox.put(partial(transport.inbox.unwatch, here.fileno()))
 
 
@@ -312,7 +309,7 @@ def test_who_waits_for_room_hears_of_the_close() -> None:
         waiting = threading.Thread(target=submit)
         waiting.start()
         pool.close()
-        waiting.join(WAIT_S)
+        waiting.join(DEADLINE_S)
 
     # It got the place that the close freed, and was ended by the close, or was told of it while it waited.
     assert not waiting.is_alive()

@@ -4,7 +4,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 import pytest
@@ -19,12 +18,9 @@ from ovray.driver.room import Room
 from ovray.driver.small_requests import Joined, Kind, SmallRequest
 from ovray.driver.transport import Inbox
 from ovray.errors import DataError, OvrayError, ReplicaError
-from tests import waiting
 from tests.unit.answering_transport import AnsweringTransport, a_report
 from tests.unit.test_request_pool import some_starts
-
-WAIT_S = 60.0
-until = partial(waiting.until, timeout_s=WAIT_S)
+from tests.waiting import DEADLINE_S, until
 
 
 class _Small(SmallRequest):
@@ -84,7 +80,7 @@ class _Serving:
         return [len(request.tensors[0]) for _, request in self.transport.received]
 
     def end(self) -> None:
-        assert self.pool.drain(WAIT_S)
+        assert self.pool.drain(DEADLINE_S)
         self.pool.close()
 
     def check(self, but: Sequence[_Small] = ()) -> None:
@@ -145,7 +141,7 @@ def test_rows_of_all_sizes_from_many_threads_come_back_once_to_who_asked_while_r
         until(lambda victim=victim: any(name.endswith(f"#{victim}") for name, _ in serving.transport.received))
         serving.transport.kill(ReplicaId(f"h/CPU.0#{victim}"))
     for thread in threads:
-        thread.join(WAIT_S)
+        thread.join(DEADLINE_S)
     serving.end()
 
     assert len(serving.asked) == 2000
@@ -174,7 +170,7 @@ def test_poison_ends_with_its_own_error_and_those_beside_it_are_served() -> None
     serving.transport.hold.set()
     requests = [serving.ask(float(number)) for number in range(60)]
     serving.transport.hold.clear()
-    assert serving.pool.drain(WAIT_S)
+    assert serving.pool.drain(DEADLINE_S)
     losses = serving.pool.snapshot().scheduler.counters["losses"]
     serving.pool.close()
 
@@ -235,7 +231,7 @@ def test_threads_that_wait_for_each_answer_and_others_beside_them_lose_nothing()
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(WAIT_S)
+        thread.join(DEADLINE_S)
     serving.end()
 
     assert len(serving.asked) == 700
@@ -253,7 +249,7 @@ def test_one_that_waits_for_an_answer_hears_of_the_end_of_its_replica_and_of_the
     serving.transport.kill(holder)
     until(lambda: len(serving.transport.received) == 2)
     serving.pool.close()
-    waiting.join(WAIT_S)
+    waiting.join(DEADLINE_S)
 
     (request,) = serving.asked
     (ended,) = request.told
@@ -263,8 +259,8 @@ def test_one_that_waits_for_an_answer_hears_of_the_end_of_its_replica_and_of_the
 def test_small_requests_go_before_a_larger_one_that_came_after_them() -> None:
     serving = _Serving(1, max_joined_rows=1)
     began, held = threading.Event(), threading.Event()
-    serving.pool._inbox.put(lambda: began.set() or held.wait(WAIT_S))
-    assert began.wait(WAIT_S)
+    serving.pool._inbox.put(lambda: began.set() or held.wait(DEADLINE_S))
+    assert began.wait(DEADLINE_S)
 
     for number in range(20):
         serving.ask(float(number))

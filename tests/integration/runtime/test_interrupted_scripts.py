@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from tests.integration.processes import DEADLINE_S, Script, running
+from tests.integration.processes import Script, running
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.ray
 

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from functools import partial
 
 import numpy as np
 import psutil
@@ -12,13 +11,11 @@ import pytest
 
 import ovray
 from ovray.errors import ReplicaError
-from tests import waiting
 from tests.integration.runtime.served_models import Served
+from tests.waiting import DEADLINE_S, until
 
 pytestmark = pytest.mark.ray
 
-WAIT_S = 60.0
-until = partial(waiting.until, timeout_s=WAIT_S)
 ROW = np.ones((1, 32), np.float32)
 
 
@@ -41,7 +38,7 @@ def test_a_closed_model_says_so_and_what_was_under_way_ends_with_an_error(local_
     compiled.close()
     compiled.close()
 
-    for ended in (request.wait, queue.wait_all, lambda: future.result(WAIT_S)):
+    for ended in (request.wait, queue.wait_all, lambda: future.result(DEADLINE_S)):
         with pytest.raises(ReplicaError):
             ended()
     for use in (

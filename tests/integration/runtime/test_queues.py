@@ -10,11 +10,10 @@ import pytest
 import ovray
 from ovray.errors import ConfigError, DataError, RequestError
 from tests.integration.runtime.served_models import Served
-from tests.waiting import until
+from tests.waiting import DEADLINE_S, until
 
 pytestmark = pytest.mark.ray
 
-WAIT_S = 60.0
 ROW = np.ones((1, 32), np.float32)
 
 
@@ -30,7 +29,7 @@ def within(call: Callable[[], Any]) -> None:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(WAIT_S)
+    thread.join(DEADLINE_S)
     assert not thread.is_alive(), "the call did not return"
     if errors:
         raise errors[0]
@@ -96,18 +95,18 @@ def test_a_slot_is_free_only_after_its_callback_has_returned(ours: Served) -> No
 
     def callback(request: ovray.InferRequest, row: int) -> None:
         entered.set()
-        assert go_on.wait(WAIT_S)
+        assert go_on.wait(DEADLINE_S)
         seen.append(row)
 
     queue.set_callback(callback)
     queue.start_async(ROW, "first")
-    assert entered.wait(WAIT_S)
+    assert entered.wait(DEADLINE_S)
     assert not queue.is_ready()
     second = threading.Thread(target=queue.start_async, args=(ROW, "second"), daemon=True)
     second.start()
     assert seen == []
     go_on.set()
-    second.join(WAIT_S)
+    second.join(DEADLINE_S)
     queue.wait_all()
 
     assert seen == ["first", "second"]
@@ -130,7 +129,7 @@ def test_a_callback_may_submit_the_next_request_of_a_chain_even_with_one_slot(ou
 
 def test_callbacks_that_would_wait_for_each_other_for_good_are_told_so(ours: Served) -> None:
     queue, told = ours.queue("perceptron", 2), []
-    both_run = threading.Barrier(2, timeout=WAIT_S)
+    both_run = threading.Barrier(2, timeout=DEADLINE_S)
 
     def callback(request: ovray.InferRequest, row: int) -> None:
         if row >= 2:
@@ -164,7 +163,7 @@ def test_wait_all_in_a_callback_is_an_error_instead_of_a_hang(ours: Served) -> N
 
 def test_callbacks_that_wait_for_each_other_all_run(ours: Served) -> None:
     # More than there are threads at first.
-    together = threading.Barrier(12, timeout=WAIT_S)
+    together = threading.Barrier(12, timeout=DEADLINE_S)
     queue = ours.queue("perceptron", 12)
     queue.set_callback(lambda request, row: together.wait())
 
@@ -179,7 +178,7 @@ def test_a_callback_may_infer_and_block_without_holding_up_other_requests(ours: 
 
     def callback(request: ovray.InferRequest, row: int) -> None:
         seen.append(compiled(ROW)["logits"].shape)
-        assert go_on.wait(WAIT_S)
+        assert go_on.wait(DEADLINE_S)
 
     queue.set_callback(callback)
     queue.start_async(ROW)

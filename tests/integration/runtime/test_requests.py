@@ -14,11 +14,10 @@ import pytest
 import ovray
 from ovray.errors import ConfigError, DataError, ReplicaError, RequestError
 from tests.integration.runtime.served_models import Served, a_running_sum
-from tests.waiting import until
+from tests.waiting import DEADLINE_S, until
 
 pytestmark = pytest.mark.ray
 
-WAIT_S = 60.0
 ROW = np.ones((1, 32), np.float32)
 
 
@@ -129,7 +128,7 @@ def test_a_request_that_runs_is_busy_and_a_cancelled_one_can_be_used_again(slow:
         request.wait()
 
     assert request.infer(ROW)["logits"].shape == (1, 3)
-    assert [future.result(WAIT_S)["total"].shape for future in ahead] == [(1, 1)] * 10
+    assert [future.result(DEADLINE_S)["total"].shape for future in ahead] == [(1, 1)] * 10
 
 
 def test_a_callback_may_start_its_request_again_and_wait_returns_after_the_last(ours: Served) -> None:
@@ -151,11 +150,11 @@ def test_a_deadline_ends_a_request_that_no_replica_has_begun(slow: ovray.Compile
     ahead = [slow.submit(ROW) for _ in range(40)]
 
     with pytest.raises(ReplicaError, match="deadline"):
-        slow.submit(ROW, deadline_s=0.05).result(WAIT_S)
+        slow.submit(ROW, deadline_s=0.05).result(DEADLINE_S)
     with pytest.raises(ConfigError, match="deadline_s"):
         slow(ROW, deadline_s=0)
 
-    assert all(future.result(WAIT_S) for future in ahead)
+    assert all(future.result(DEADLINE_S) for future in ahead)
 
 
 def test_a_request_of_a_higher_priority_goes_before_those_that_wait(slow: ovray.CompiledModel) -> None:
@@ -164,10 +163,10 @@ def test_a_request_of_a_higher_priority_goes_before_those_that_wait(slow: ovray.
     for future in low:
         future.add_done_callback(lambda _: ended.append("low"))
 
-    slow.submit(ROW, priority=1).result(WAIT_S)
+    slow.submit(ROW, priority=1).result(DEADLINE_S)
     ended.append("high")
     for future in low:
-        future.result(WAIT_S)
+        future.result(DEADLINE_S)
 
     assert ended.index("high") < 20
 
@@ -209,7 +208,7 @@ def test_futures_can_be_cancelled_and_awaited(slow: ovray.CompiledModel) -> None
 
     assert futures[-1].cancel()
     with pytest.raises(CancelledError):
-        futures[-1].result(WAIT_S)
+        futures[-1].result(DEADLINE_S)
 
     async def all_of_them() -> list[Any]:
         wrapped = [asyncio.wrap_future(future) for future in futures[:-1]]
@@ -222,8 +221,8 @@ def test_a_functions_that_waits_for_a_future_of_its_own_holds_up_nobody(slow: ov
     shapes: list[Any] = []
     future = slow.submit(ROW)
 
-    future.add_done_callback(lambda _: shapes.append(slow.submit(ROW).result(WAIT_S)["logits"].shape))
-    future.result(WAIT_S)
+    future.add_done_callback(lambda _: shapes.append(slow.submit(ROW).result(DEADLINE_S)["logits"].shape))
+    future.result(DEADLINE_S)
     slow(ROW)
     until(lambda: shapes)
     assert shapes == [(1, 3)]
