@@ -207,7 +207,7 @@ class RequestLoop:
             self._bundles.rule = bundle_rule(snapshot, self._replicas.reports, self._bundles.times)
             self._judge_load(snapshot)
             self._end_pinned_to_nobody()
-            error = self._replicas.error_if_none_is_left(self._scheduler.snapshot())
+            error = self._replicas.error_if_none_is_left(snapshot)
             if error is not None:
                 raise error
             self.on_look(snapshot)
