@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.multihost.hosts import DEADLINE_S, Host, Switch
-from tests.waiting import wait_until
+from tests.multihost.hosts import Host, Switch
+from tests.waiting import DEADLINE_S, wait_until
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _PORT = 6379

@@ -17,8 +17,8 @@ from typing import IO
 
 import psutil
 
-from tests.multihost.hosts import DEADLINE_S, Host, Switch
-from tests.waiting import wait_until
+from tests.multihost.hosts import Host, Switch
+from tests.waiting import DEADLINE_S, wait_until
 
 #: What the first run after a killed one clears, told apart by the number of the process that made it.
 _FOLDER = "ovm"

@@ -18,9 +18,7 @@ from typing import IO
 
 import psutil
 
-from tests.waiting import wait_until
-
-DEADLINE_S = 180.0
+from tests.waiting import DEADLINE_S, wait_until
 
 #: Nobody outside sees these addresses: the switch is in a namespace of its own.
 _PREFIX = "10.77.0"
