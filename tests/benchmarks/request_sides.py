@@ -16,7 +16,6 @@ from itertools import repeat
 from typing import Any
 
 import openvino as ov
-import psutil
 
 import ovray
 from ovray.driver.session import ray_session
@@ -24,7 +23,7 @@ from tests.benchmarks import face_script
 from tests.benchmarks.by_hand import figures_of_ray, figures_of_serve
 from tests.benchmarks.comparison import Measured
 from tests.benchmarks.request_works import RequestWork
-from tests.waiting import wait_until
+from tests.benchmarks.settling import let_it_settle
 
 IN_PROCESS = "in process"
 OVRAY = "ovray"
@@ -40,11 +39,6 @@ _RATED_TIMES = 4
 
 #: A percentile needs more requests than a rate.
 _ARRIVALS_FACTOR = 4
-
-#: Nothing else runs where the CPUs had less to do than this.
-_SETTLED_BELOW_PERCENT = 10.0
-_SETTLED_FOR_S = 0.5
-_SETTLE_TIMEOUT_S = 30.0
 
 #: Load of arrivals at random, in percent of what one process can do.
 LOADS = (50, 80)
@@ -82,7 +76,7 @@ def figures_of_two(question: Question, turns: int) -> Sequence[Measured]:
     with ray_session("local"), face_script.throughput(ovray, str(question.work.model), "CPU*2") as compiled:
         while any(replica.state == "starting" for replica in compiled.replicas):
             face_script.one_at_a_time_median_ms(compiled, inputs, 0.1)
-        _let_it_settle()
+        let_it_settle()
         rate = partial(face_script.saturated_rate, ovray, compiled, inputs, seconds)
         names = [replica.id for replica in compiled.replicas]
         return _in_turn(
@@ -137,7 +131,7 @@ def _for_many_requests(question: Question, turns: int) -> Sequence[Measured]:
     model, inputs, seconds = str(question.work.model), question.work.inputs(), question.seconds
     plain = face_script.throughput(ov, model, "CPU")
     with face_script.throughput(ovray, model, "CPU") as ours:
-        _let_it_settle()
+        let_it_settle()
         sides: list[_Side] = [(IN_PROCESS, ov, plain), (OVRAY, ovray, ours)]
         rates = _in_turn(
             turns,
@@ -183,7 +177,7 @@ def _one_by_one(question: Question, turns: int) -> Sequence[Measured]:
     model, inputs, seconds = str(question.work.model), question.work.inputs(), question.seconds
     plain = face_script.latency(ov, model, "CPU")
     with face_script.latency(ovray, model, "CPU") as ours:
-        _let_it_settle()
+        let_it_settle()
         return _in_turn(
             turns,
             {
@@ -197,15 +191,9 @@ def _one_by_one(question: Question, turns: int) -> Sequence[Measured]:
 def _over_ray(question: Question, turns: int) -> Sequence[Measured]:
     work = question.work
     with _environment(OVRAY_TRANSPORT="ray"), face_script.throughput(ovray, str(work.model), "CPU") as ours:
-        _let_it_settle()
+        let_it_settle()
         rate = partial(face_script.saturated_rate, ovray, ours, work.inputs(), question.seconds)
         return _in_turn(turns, {(SATURATION, OVER_RAY): rate})
-
-
-def _let_it_settle() -> None:
-    """Waits until what was started has started: a Ray and its first workers take some seconds of both cores."""
-    if not wait_until(lambda: psutil.cpu_percent(_SETTLED_FOR_S) < _SETTLED_BELOW_PERCENT, _SETTLE_TIMEOUT_S):
-        print("this machine does something else meanwhile: figures are not worth much", file=sys.stderr)
 
 
 def _named(question: Question, questions: Sequence[Question], found: Measured) -> Measured:

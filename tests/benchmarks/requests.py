@@ -43,6 +43,8 @@ from tests.benchmarks.request_sides import (
 )
 from tests.benchmarks.request_works import a_text_work, an_image_work, an_mlp_work
 from tests.benchmarks.simulated_devices import (
+    DRIVER_CPU,
+    DRIVER_CPU_ALONE,
     SLOW,
     UNEQUAL,
     figures_of_a_thousand,
@@ -63,7 +65,7 @@ class Sizes:
     seconds: float = 1.0
     resnet50_seconds: float = 2.0
     mlp_seconds: float = 0.6
-    simulated_seconds: float = 2.0
+    simulated_seconds: float = 4.0
     #: A reading is told meanwhile.
     counted_seconds: float = 1.0
     many_replicas: int = 200
@@ -173,18 +175,27 @@ class Bench:
 
     def _growth(self) -> Contest:
         few, many = 2, self._sizes.many_replicas
-        verdict = Verdict(
-            name=f"driver CPU a request, {many} simulated replicas / {few}",
-            ours=f"{many} replicas",
-            others=(f"{few} replicas",),
-            wanted=Wanted(at_most=1.3),
-        )
+        figures = [
+            _figure(
+                name,
+                "us",
+                [
+                    Verdict(
+                        name=f"{name}, {many} simulated replicas / {few}",
+                        ours=f"{many} replicas",
+                        others=(f"{few} replicas",),
+                        wanted=Wanted(at_most=1.3),
+                    )
+                ],
+            )
+            for name in (DRIVER_CPU, DRIVER_CPU_ALONE)
+        ]
         seconds = self._sizes.simulated_seconds
         measure = self._process(figures_of_growth, self._mlp.work, few, many, seconds, timeout_s=TIMEOUT_S)
         return Contest(
             name="growth",
             processes={"ovray": measure},
-            figures=(_figure("driver CPU", "us", [verdict]),),
+            figures=tuple(figures),
             most_rounds=1,
         )
 

@@ -3,6 +3,7 @@
 So many processes take long to start where cores are few: each set starts once, and is measured several times.
 """
 
+import itertools
 import os
 import statistics
 import time
@@ -13,6 +14,7 @@ from ovray.driver.session import ray_session
 from tests.benchmarks.comparison import ROUNDS, Measured
 from tests.benchmarks.face_script import saturated_rate, throughput
 from tests.benchmarks.request_works import RequestWork
+from tests.benchmarks.settling import let_it_settle
 from tests.waiting import wait_until
 
 #: 50 devices of 1 to 20 ms a request: count by milliseconds.  The slow half gives a sixth of the whole.
@@ -27,6 +29,13 @@ _REQUESTS = 1000
 
 #: Requests per second of all devices together where the driver's CPU is measured: few enough for a small machine.
 _EQUAL_RATE_PER_S = 1000
+
+#: With as many requests in flight as the queue likes: few devices get several of them in one message.
+DRIVER_CPU = "driver CPU a request"
+
+#: With one at each device and one that waits for it, so that each is a message of its own, also with few devices.
+DRIVER_CPU_ALONE = "driver CPU a request, each a message of its own"
+_EACH = 2
 
 _READY_TIMEOUT_S = 600.0
 
@@ -69,14 +78,15 @@ def figures_of_growth(work: RequestWork, few: int, many: int, seconds: float) ->
         for count in (few, many):
             devices = f"SIM*{count}?ms={count * 1000 // _EQUAL_RATE_PER_S}"
             with _compiled(work, devices, count) as compiled:
-                found["driver CPU", f"{count} replicas"] = statistics.median(
-                    _cpu_us_a_request(compiled, work, seconds) for _ in range(ROUNDS)
-                )
+                for figure, in_flight in ((DRIVER_CPU, 0), (DRIVER_CPU_ALONE, _EACH * count)):
+                    found[figure, f"{count} replicas"] = statistics.median(
+                        _cpu_us_a_request(compiled, work, in_flight, seconds) for _ in range(ROUNDS)
+                    )
     return found
 
 
 def _compiled(work: RequestWork, devices: str, replicas: int) -> ovray.CompiledModel:
-    """Compiles, and waits until every replica is ready."""
+    """Compiles, and waits until every replica is ready and the machine is quiet."""
     compiled = throughput(ovray, str(work.model), devices)
     if not wait_until(
         lambda: sum(replica.state == "ready" for replica in compiled.replicas) >= replicas,
@@ -84,18 +94,23 @@ def _compiled(work: RequestWork, devices: str, replicas: int) -> ovray.CompiledM
         poll_s=0.2,
     ):
         raise TimeoutError(f"of {replicas} replicas, some were not ready after {_READY_TIMEOUT_S:g} s")
+    let_it_settle(replicas)
     return compiled  # type: ignore[no-any-return]
 
 
-def _cpu_us_a_request(compiled: ovray.CompiledModel, work: RequestWork, seconds: float) -> float:
-    inputs = work.inputs()
-    saturated_rate(ovray, compiled, inputs, seconds / 4)
-    began, began_s = os.times(), time.perf_counter()
-    count = 0
-    queue = ovray.AsyncInferQueue(compiled)
-    while time.perf_counter() - began_s < seconds:
-        queue.start_async(inputs[count % len(inputs)])
-        count += 1
-    queue.wait_all()
+def _cpu_us_a_request(compiled: ovray.CompiledModel, work: RequestWork, in_flight: int, seconds: float) -> float:
+    queue, inputs = ovray.AsyncInferQueue(compiled, in_flight), itertools.cycle(work.inputs())
+
+    def load(for_s: float) -> int:
+        count, end_s = 0, time.perf_counter() + for_s
+        while time.perf_counter() < end_s:
+            queue.start_async(next(inputs))
+            count += 1
+        queue.wait_all()
+        return count
+
+    load(seconds / 4)
+    began = os.times()
+    count = load(seconds)
     ended = os.times()
     return 1e6 * (ended.user + ended.system - began.user - began.system) / count
