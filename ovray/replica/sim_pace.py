@@ -5,7 +5,7 @@ May not enter: clocks, how long an inference takes (sim_engine.py, sim_requests.
 
 #: What a thread that plays a device may take to wake up, to answer and to come back without the device being
 #: slower for it: a device that has work does not wait for its program.
-_COMING_BACK_S = 0.001
+COMING_BACK_S = 0.001
 
 
 class Pace:
@@ -26,6 +26,6 @@ class Pace:
 
     def done_at_s(self, now_s: float, seconds: float) -> float:
         """Takes in what is given to the device now and takes it so long; says when it will have done it."""
-        was_waiting = now_s - self._free_at_s < min(seconds / 4, _COMING_BACK_S)
+        was_waiting = now_s - self._free_at_s < min(seconds / 4, COMING_BACK_S)
         self._free_at_s = (self._free_at_s if was_waiting else now_s) + seconds
         return self._free_at_s

@@ -14,6 +14,7 @@ import pytest
 import ray
 
 from ovray.cli.main import main
+from ovray.replica.sim_pace import COMING_BACK_S
 from tests.integration.models import SQUEEZENET, a_perceptron, save
 
 pytestmark = pytest.mark.slow
@@ -106,7 +107,8 @@ class TestMeasuring:
         # 5 ms a row, one at a time, one and three rows in turn.
         assert result["split"]["device"]["min_s"] >= 0.005
         assert result["split"]["device"]["max_s"] >= 0.015
-        assert result["split"]["end_to_end"]["min_s"] >= result["split"]["device"]["min_s"]
+        # A request that comes back sooner than that counts as one that waited at the device.
+        assert result["split"]["end_to_end"]["min_s"] >= result["split"]["device"]["min_s"] - COMING_BACK_S
         assert ["Execution results"] in rows
         assert "latency (90 percentile) (ms)" in [row[0] for row in rows if row]
         assert f"Replica {result['replicas'][0]['id']}" in [row[0] for row in rows if row]
