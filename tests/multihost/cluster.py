@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -105,18 +105,31 @@ class Cluster:
     def set_up(self, names: Sequence[str]) -> None:
         """Have these hosts and no others, each in good health; returns when all are in Ray's books."""
         alive = self.nodes() if len(self.hosts) > 1 else {}
+        removed = []
         for host in [host for host in self.hosts.values() if host is not self.head]:
             if host.name not in names or host.name not in alive or not host.is_whole:
                 self.remove(host)
+                removed.append(host.name)
         for name in names:
             if name not in self.hosts:
                 self.add_host(name)
-        self.wait_for(names)
+        self.wait_for(names, but_not={alive[name] for name in removed if name in alive})
 
-    def wait_for(self, names: Sequence[str]) -> None:
-        """Wait until Ray has these hosts, each once, and no others but the head, in its books."""
+    def wait_for(self, names: Sequence[str], but_not: Collection[str] = ()) -> None:
+        """Wait until Ray has these hosts, each once, and no others but the head, in its books.
+
+        Args:
+            names: of the hosts.
+            but_not: Ray's ids of hosts that were removed: Ray may take seconds to notice, and until then they pass
+                for those that have their names now.
+        """
         wanted = sorted(["head", *names])
-        assert wait_until(lambda: sorted(name for name, _ in self._books()) == wanted), self._log_of_head()
+
+        def are_there() -> bool:
+            books = self._books()
+            return sorted(name for name, _ in books) == wanted and not {id for _, id in books} & set(but_not)
+
+        assert wait_until(are_there), self._log_of_head()
 
     def nodes(self) -> dict[str, str]:
         """Return Ray's id of each living host, by its name."""

@@ -30,7 +30,7 @@ def wait_until_all_work(load: DriverLoad, hosts: int = len(HOSTS)) -> Standing:
     """Wait until every host has done something and holds more."""
     return load.wait_for(
         lambda standing: (
-            sum(known["done"] > 0 for known in standing.replicas.values()) == hosts
+            len({id.partition("/")[0] for id, known in standing.replicas.items() if known["done"] > 0}) == hosts
             and all(standing.holds_work(replica) for replica in standing.replicas)
         )
     )
