@@ -25,18 +25,18 @@ print("released")
 sys.stdin.readline()
 """
 
-#: A holder that leaves two kinds of children behind when it is killed.
+#: A holder that leaves two kinds of children behind when it is killed; they end when its input does.
 HOLDER_WITH_CHILDREN = """
-import os, subprocess, sys, time
+import os, subprocess, sys
 from pathlib import Path
 from ovray.devices.leases import CoreLeases
 lease = CoreLeases(Path(sys.argv[1]), sysfs_root=Path(sys.argv[1])).acquire([0, 1], "parent", 5.0)
 forked = os.fork()
 if forked == 0:
     os.close(1)
-    time.sleep(60)
+    os.read(0, 1)
     os._exit(0)
-started = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL, close_fds=False)
+started = subprocess.Popen(["cat"], stdout=subprocess.DEVNULL, close_fds=False)
 print(forked, started.pid)
 sys.stdin.readline()
 """

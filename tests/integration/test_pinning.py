@@ -14,22 +14,25 @@ MY_CPUS = sorted(os.sched_getaffinity(0))
 
 #: Threads start threads all the time, each generation from the one before, while the process is pinned.
 RESTLESS = """
-import os, sys, threading, time
+import os, sys, threading
 from ovray.replica.pinning import pin_process
+from tests.waiting import DEADLINE_S
 
 def breed():
-    time.sleep(0.001)
-    if not stop.is_set():
+    born.release()
+    if not stop.wait(0.001):
         threading.Thread(target=breed, daemon=True).start()
-    stop.wait(240)
+    stop.wait(DEADLINE_S)
 
-stop = threading.Event()
+stop, born = threading.Event(), threading.Semaphore(0)
 wide = os.sched_getaffinity(0)
 for _ in range(20):
     threading.Thread(target=breed, daemon=True).start()
 pin_process([int(sys.argv[1])])
 print("pinned")
-time.sleep(0.05)
+while born.acquire(blocking=False):
+    pass
+assert all(born.acquire(timeout=DEADLINE_S) for _ in range(100)), "no more threads are born"
 stop.set()
 idle = threading.Event()
 for _ in range(5):
